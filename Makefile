@@ -1,0 +1,32 @@
+# make demo: set up, and run the whole workflow on the embedded demo.
+# make test: set up, and run all tests and style checks.
+
+PYTHON ?= python3.11
+CORES ?= $(shell nproc)
+BIN := .venv/bin
+
+.PHONY: demo test lint clean
+
+demo: .venv/installed
+	$(BIN)/snakemake --cores $(CORES)
+	@cat results/report/summary.txt && echo "report: results/report/index.html"
+
+test: .venv/installed lint
+	$(BIN)/python -m pytest
+
+lint: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile rules
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --lint
+
+clean:
+	rm -rf .venv results .snakemake
+
+# The toolkit is installed without its dependencies: it demands a PyTorch of 2024 that it does not
+# need. PyTorch comes first and with its own, which differ between its CPU and CUDA builds.
+.venv/installed: envs/requirements.txt
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --constraint $< torch
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --requirement $<
+	touch $@

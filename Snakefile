@@ -1,0 +1,35 @@
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "config.yaml"
+
+
+include: "rules/common.smk"
+include: "rules/inspect.smk"
+include: "rules/index.smk"
+include: "rules/features.smk"
+include: "rules/traces.smk"
+include: "rules/calibration.smk"
+include: "rules/quantize.smk"
+include: "rules/evaluation.smk"
+include: "rules/report.smk"
+
+
+localrules:
+    all,
+
+
+rule all:
+    default_target: True
+    input:
+        rules.report.output,
+
+
+onsuccess:
+    show_summary()
+
+
+onerror:
+    show_errors()

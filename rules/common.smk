@@ -1,0 +1,117 @@
+# Shared by all rules: the checked configuration, paths, shards, and what a rule depends on.
+# Runs at every start, so it imports nothing heavy but the check of the model.
+
+import ast
+import sys
+import time
+from functools import cache
+from pathlib import Path
+
+SCRIPTS = Path(workflow.basedir) / "scripts"
+sys.path.insert(0, str(SCRIPTS))
+
+from zipquant import config as settings
+from zipquant import contract, manifest
+from zipquant.errors import UserError
+
+STARTED = time.time()
+SETS = ("calibration", "evaluation")
+
+
+wildcard_constraints:
+    set="|".join(SETS),
+    shard=r"\d+",
+    variant=r"[A-Za-z0-9][A-Za-z0-9_-]*",
+
+
+def stop(error: UserError) -> None:
+    """End with one plain message, before any job."""
+    print(f"error: {error}", file=sys.stderr)
+    sys.exit(1)
+
+
+def result(path: str) -> str:
+    return f"{config['results']}/{path}"
+
+
+def log_of(path: str) -> str:
+    return result(f"logs/{path}.log")
+
+
+def benchmark_of(path: str) -> str:
+    return result(f"benchmarks/{path}.tsv")
+
+
+@cache
+def lib(script: str) -> list[str]:
+    """All library files that a script imports, directly or through others.
+
+    Snakemake watches the script alone; as inputs, these make a changed module rerun just the rules
+    that use it, and the rerun's reason names the module.
+    """
+    found, todo = set(), [SCRIPTS / f"{script}.py"]
+    while todo:
+        for node in ast.walk(ast.parse(todo.pop().read_text())):
+            if not isinstance(node, ast.ImportFrom) or node.module is None:
+                continue
+            if node.module == "job":
+                names = [SCRIPTS / "job.py"]
+            elif node.module == "zipquant":
+                names = [
+                    SCRIPTS / "zipquant" / f"{name.name}.py" for name in node.names
+                ]
+            elif node.module.startswith("zipquant."):
+                names = [SCRIPTS / f"{node.module.replace('.', '/')}.py"]
+            else:
+                continue
+            todo += [path for path in names if path not in found]
+            found.update(names)
+    return sorted(map(str, found))
+
+
+def utterances(name: str, shard: int) -> list[manifest.Utterance]:
+    return SHARDED[name].get(int(shard), [])
+
+
+def shards_of(name: str) -> list[int]:
+    """The shards that hold audio; the empty ones of a small set need no jobs."""
+    return sorted(SHARDED[name])
+
+
+def all_shards(name: str, pattern: str) -> list[str]:
+    return [result(pattern.format(set=name, shard=shard)) for shard in shards_of(name)]
+
+
+def show_summary() -> None:
+    summary = Path(result("report/summary.txt"))
+    if summary.exists():
+        print(summary.read_text(), end="", file=sys.stderr)
+        print(f"report: {result('report/index.html')}", file=sys.stderr)
+
+
+def show_errors() -> None:
+    """Repeat the errors of this run's jobs at the end, where they are looked for."""
+    for log in sorted(Path(result("logs")).rglob("*.log")):
+        if log.stat().st_mtime < STARTED:
+            continue
+        for line in log.read_text(errors="replace").splitlines():
+            if line.startswith("error: "):
+                print(f"{line}\n  (log: {log})", file=sys.stderr)
+
+
+def shard_audio(name: str) -> dict[int, list[manifest.Utterance]]:
+    sharded = {}
+    for utterance in manifest.read(config["audio"][name]):
+        shard = manifest.shard_of(utterance.id, config["audio"]["shards"][name])
+        sharded.setdefault(shard, []).append(utterance)
+    return sharded
+
+
+try:
+    settings.validate(config)
+    if workflow.is_main_process:
+        # A wrong model is told at once, also by a dry run; the rule `inspect` tries it as well.
+        contract.inspect(config["model"]["encoder"], config["model"]["state_outputs"])
+    SHARDED = {name: shard_audio(name) for name in SETS}
+except UserError as error:
+    stop(error)

@@ -1,0 +1,28 @@
+# A variant in the toolkit's simulator against the float model, on a shard of evaluation audio.
+rule evaluate:
+    input:
+        model=ancient(config["model"]["encoder"]),
+        contract=rules.inspect.output.contract,
+        features=result("features/evaluation/{shard}.h5"),
+        rknn=rules.quantize.output.rknn,
+        build=rules.quantize.output.build,
+        toolkit=rules.quantize.output.toolkit,
+        lib=lib("evaluate"),
+    output:
+        table=result("evaluation/{variant}/{shard}.parquet"),
+    log:
+        log_of("evaluate/{variant}/{shard}"),
+    benchmark:
+        benchmark_of("evaluate/{variant}/{shard}")
+    conda:
+        "../envs/zipquant.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+    params:
+        work=result("variants/{variant}"),
+        max_chunks=config["evaluation"]["max_chunks"],
+    message:
+        "Evaluating variant {wildcards.variant} on shard {wildcards.shard}"
+    script:
+        "../scripts/evaluate.py"

@@ -1,0 +1,25 @@
+# What each audio file of a shard is, and whether it can be used.
+rule index:
+    input:
+        audio=lambda w: [u.path for u in utterances(w.set, w.shard)],
+        lib=lib("index"),
+    output:
+        index=result("index/{set}/{shard}.tsv"),
+    log:
+        log_of("index/{set}/{shard}"),
+    benchmark:
+        benchmark_of("index/{set}/{shard}")
+    priority: 10
+    conda:
+        "../envs/zipquant.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        ids=lambda w: [u.id for u in utterances(w.set, w.shard)],
+        channels=config["audio"]["channels"],
+        on_bad_file=config["audio"]["on_bad_file"],
+    message:
+        "Indexing {wildcards.set} audio, shard {wildcards.shard}"
+    script:
+        "../scripts/index.py"

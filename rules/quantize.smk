@@ -1,0 +1,36 @@
+def calibration_set(wildcards) -> dict[str, str]:
+    """What a variant is calibrated with: nothing, where it is not quantized."""
+    if config["variants"][wildcards.variant]["dtype"] == "float16":
+        return {}
+    return dict(rules.calibration.output.items())
+
+
+# The encoder of one variant, built by rknn-toolkit2.
+rule quantize:
+    input:
+        unpack(calibration_set),
+        model=ancient(config["model"]["encoder"]),
+        contract=rules.inspect.output.contract,
+        lib=lib("quantize"),
+    output:
+        rknn=result("variants/{variant}/encoder.rknn"),
+        build=result("variants/{variant}/build.json"),
+        # From these the simulator is set up again without a second calibration.
+        toolkit=directory(result("variants/{variant}/toolkit")),
+    log:
+        log_of("quantize/{variant}"),
+    benchmark:
+        benchmark_of("quantize/{variant}")
+    conda:
+        "../envs/zipquant.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+    params:
+        work=result("variants/{variant}"),
+        platform=config["platform"],
+        settings=lambda w: config["variants"][w.variant],
+    message:
+        "Building variant {wildcards.variant} for {params.platform}: {params.settings}"
+    script:
+        "../scripts/quantize.py"

@@ -1,0 +1,39 @@
+# Everything measured on one page.
+rule report:
+    input:
+        contract=rules.inspect.output.contract,
+        calibration_index=all_shards("calibration", "index/{set}/{shard}.tsv"),
+        evaluation_index=all_shards("evaluation", "index/{set}/{shard}.tsv"),
+        sample=rules.sample.output.sample,
+        chunk_tables=rules.sample.input.tables,
+        builds=expand(rules.quantize.output.build, variant=config["variants"]),
+        evaluations=expand(
+            rules.evaluate.output.table,
+            variant=config["variants"],
+            shard=shards_of("evaluation"),
+        ),
+        templates=[
+            str(SCRIPTS / f"zipquant/report.{kind}.j2") for kind in ("html", "md")
+        ],
+        lib=lib("report"),
+    output:
+        html=result("report/index.html"),
+        markdown=result("report/report.md"),
+        json=result("report/report.json"),
+        summary=result("report/summary.txt"),
+    log:
+        log_of("report"),
+    benchmark:
+        benchmark_of("report")
+    conda:
+        "../envs/zipquant.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        variants=list(config["variants"]),
+        settings=config,
+    message:
+        "Writing the report to {output.html}"
+    script:
+        "../scripts/report.py"

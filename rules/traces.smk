@@ -1,0 +1,26 @@
+# Every chunk of a shard with the float model's real states, and a table of them.
+rule traces:
+    input:
+        # The contract holds the model's hash: a touched model reruns nothing, a changed one does.
+        model=ancient(config["model"]["encoder"]),
+        contract=rules.inspect.output.contract,
+        features=result("features/calibration/{shard}.h5"),
+        lib=lib("traces"),
+    output:
+        trace=result("traces/{shard}.h5"),
+        table=result("traces/{shard}.parquet"),
+    log:
+        log_of("traces/{shard}"),
+    benchmark:
+        benchmark_of("traces/{shard}")
+    conda:
+        "../envs/zipquant.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        lanes=config["traces"]["lanes"],
+    message:
+        "Tracing shard {wildcards.shard}, {params.lanes} utterances at a time"
+    script:
+        "../scripts/traces.py"

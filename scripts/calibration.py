@@ -1,0 +1,14 @@
+"""Write the sampled chunks as npy files and dataset.txt."""
+
+from job import run
+from zipquant import calibration
+
+run(
+    snakemake.log,
+    calibration.write,
+    sample=snakemake.input.sample,
+    traces=snakemake.input.traces,
+    contract_file=snakemake.input.contract,
+    dataset=snakemake.output.dataset,
+    arrays=snakemake.output.arrays,
+)

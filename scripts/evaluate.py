@@ -1,0 +1,15 @@
+"""Evaluate a variant on a shard of the evaluation audio, in the toolkit's simulator."""
+
+from job import run
+from zipquant import evaluation
+
+run(
+    snakemake.log,
+    evaluation.evaluate_shard,
+    model=snakemake.input.model,
+    contract_file=snakemake.input.contract,
+    features=snakemake.input.features,
+    work=snakemake.params.work,
+    output=snakemake.output.table,
+    max_chunks=snakemake.params.max_chunks,
+)

@@ -1,0 +1,13 @@
+"""Compute the features of a shard."""
+
+from job import run
+from zipquant import features
+
+run(
+    snakemake.log,
+    features.extract_shard,
+    index_file=snakemake.input.index,
+    output=snakemake.output.features,
+    channels=snakemake.params.channels,
+    tail_padding=snakemake.params.tail_padding,
+)

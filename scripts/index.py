@@ -1,0 +1,14 @@
+"""Index a shard: read each audio file once, note what cannot be used."""
+
+from job import run
+from zipquant import index
+
+run(
+    snakemake.log,
+    index.write,
+    ids=snakemake.params.ids,
+    paths=snakemake.input.audio,
+    output=snakemake.output.index,
+    channels=snakemake.params.channels,
+    on_bad_file=snakemake.params.on_bad_file,
+)

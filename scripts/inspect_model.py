@@ -1,0 +1,12 @@
+"""Read the model contract from the ONNX file and try it."""
+
+from job import run
+from zipquant import streaming
+
+run(
+    snakemake.log,
+    streaming.inspect_and_try,
+    model=snakemake.input.model,
+    state_outputs=snakemake.params.state_outputs,
+    output=snakemake.output.contract,
+)

@@ -1,0 +1,15 @@
+"""Build a variant of the encoder with rknn-toolkit2."""
+
+from job import run
+from zipquant import quantize
+
+run(
+    snakemake.log,
+    quantize.build_variant,
+    model=snakemake.input.model,
+    contract_file=snakemake.input.contract,
+    dataset=snakemake.input.get("dataset"),
+    work=snakemake.params.work,
+    platform=snakemake.params.platform,
+    **snakemake.params.settings,
+)

@@ -1,0 +1,24 @@
+"""Put everything measured into one report: JSON, Markdown and HTML."""
+
+from job import run
+from zipquant import report
+
+run(
+    snakemake.log,
+    report.write,
+    contract_file=snakemake.input.contract,
+    indexes={
+        "calibration": snakemake.input.calibration_index,
+        "evaluation": snakemake.input.evaluation_index,
+    },
+    sample=snakemake.input.sample,
+    chunk_tables=snakemake.input.chunk_tables,
+    builds=snakemake.input.builds,
+    evaluations=snakemake.input.evaluations,
+    variants=snakemake.params.variants,
+    settings=snakemake.params.settings,
+    json_file=snakemake.output.json,
+    markdown_file=snakemake.output.markdown,
+    html_file=snakemake.output.html,
+    summary_file=snakemake.output.summary,
+)

@@ -1,0 +1,15 @@
+"""Trace a shard: all its chunks with the float model's states."""
+
+from job import run
+from zipquant import traces
+
+run(
+    snakemake.log,
+    traces.trace_shard,
+    model=snakemake.input.model,
+    contract_file=snakemake.input.contract,
+    features=snakemake.input.features,
+    trace=snakemake.output.trace,
+    table=snakemake.output.table,
+    lanes=snakemake.params.lanes,
+)

@@ -1,0 +1,61 @@
+"""Checking the configuration before anything runs."""
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import yaml
+
+from zipquant.errors import UserError
+
+SCHEMA = Path(__file__).with_name("config.schema.yaml")
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of the configuration."""
+    return yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+
+
+def validate(config: Mapping[str, Any]) -> None:
+    """Check a configuration against the schema.
+
+    Raises:
+        UserError: one line for each wrong or missing key, with the nearest known name or value.
+    """
+    checker = jsonschema.Draft202012Validator(schema())
+    errors = sorted(checker.iter_errors(config), key=lambda error: list(map(str, error.path)))
+    lines = [line for error in errors for line in _explain(error)]
+    if lines:
+        raise UserError("config: " + "; ".join(lines))
+
+
+def _explain(error: jsonschema.ValidationError) -> list[str]:
+    where = ".".join(map(str, error.absolute_path))
+    if error.validator == "additionalProperties":
+        known = list(error.schema.get("properties", {}))
+        patterns = error.schema.get("patternProperties", {})
+        unknown = [
+            str(key)
+            for key in error.instance
+            if key not in known and not any(re.search(p, str(key)) for p in patterns)
+        ]
+        return [
+            f"unknown key '{f'{where}.{key}' if where else key}'{_nearest(key, known)}"
+            for key in unknown
+        ]
+    if error.validator == "required":
+        missing = [key for key in error.validator_value if key not in error.instance]
+        return [f"'{f'{where}.{key}' if where else key}' is missing" for key in missing[:1]]
+    if error.validator == "enum":
+        known = [str(value) for value in error.validator_value]
+        hint = _nearest(str(error.instance), known)
+        return [f"{where}: '{error.instance}' is not known{hint}; known are {', '.join(known)}"]
+    return [f"{where or 'the file'}: {error.message}"]
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f", did you mean '{near[0]}'?" if near else ""

@@ -1,0 +1,261 @@
+"""The model contract: what a streaming encoder takes and gives, read from its ONNX file.
+
+Nothing about Zipformer is hard-coded. Any encoder of the shape "features and states in, encoder
+output and new states out" fits; anything else is refused with the reason.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+
+from zipquant import files
+from zipquant.errors import UserError
+
+DTYPES = {
+    onnx.TensorProto.FLOAT: "float32",
+    onnx.TensorProto.INT64: "int64",
+    onnx.TensorProto.INT32: "int32",
+}
+"""The tensor types that streaming encoders have at their borders."""
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """An input of the encoder.
+
+    Attributes:
+        name: as in the ONNX file.
+        shape: for one utterance, so with 1 on the batch axis.
+        dtype: numpy's name of the type.
+        batch_axis: which axis counts utterances; None where the model has a fixed batch of 1.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    batch_axis: int | None
+
+    def zeros(self) -> np.ndarray:
+        """Return the value that a stream begins with, as sherpa-onnx does: zeros."""
+        return np.zeros(self.shape, dtype=self.dtype)
+
+
+@dataclass(frozen=True)
+class State:
+    """A recurrent state: the input that takes it and the output that gives its next value."""
+
+    tensor: Tensor
+    next_output: str
+
+
+@dataclass(frozen=True)
+class Contract:
+    """All that the workflow knows about an encoder.
+
+    Attributes:
+        sha256: hash of the ONNX file's content.
+        x: the feature input, shape (1, T, feature bins).
+        states: the recurrent states, in the order of the ONNX inputs.
+        encoder_out: name of the output that the decoder is fed with.
+        chunk_shift: frames from one chunk to the next (`decode_chunk_len` of the metadata).
+        metadata: the ONNX file's metadata, as sherpa-onnx reads it.
+    """
+
+    sha256: str
+    x: Tensor
+    states: tuple[State, ...]
+    encoder_out: str
+    chunk_shift: int
+    metadata: dict[str, str]
+
+    @property
+    def chunk_frames(self) -> int:
+        """T: frames that one call of the encoder takes."""
+        return self.x.shape[1]
+
+    @property
+    def inputs(self) -> tuple[Tensor, ...]:
+        """All inputs, in the order of the ONNX file."""
+        return (self.x, *(state.tensor for state in self.states))
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """All outputs: the encoder output, then each state's next value, as in `states`."""
+        return (self.encoder_out, *(state.next_output for state in self.states))
+
+    @property
+    def takes_lanes(self) -> bool:
+        """Whether one call can carry several utterances."""
+        return self.x.batch_axis is not None
+
+    def chunk_count(self, frames: int) -> int:
+        """Return how many chunks an utterance of `frames` frames has.
+
+        sherpa-onnx decodes while `processed + T < ready` (IsReady in
+        csrc/online-recognizer-transducer-impl.h): strictly less, so T frames alone make no chunk.
+        """
+        return max(0, -(-(frames - self.chunk_frames) // self.chunk_shift))
+
+    def save(self, path: str | Path) -> None:
+        """Write the contract as JSON."""
+        files.write_json(path, asdict(self))
+
+    @staticmethod
+    def load(path: str | Path) -> "Contract":
+        """Read a contract that `save` has written."""
+        raw = files.read_json(path)
+        raw["x"] = _tensor(raw["x"])
+        raw["states"] = tuple(
+            State(_tensor(state["tensor"]), state["next_output"]) for state in raw["states"]
+        )
+        return Contract(**raw)
+
+
+def inspect(path: str | Path, state_outputs: Mapping[str, str] | None = None) -> Contract:
+    """Read the contract from an ONNX file.
+
+    Args:
+        path: the encoder.
+        state_outputs: for states whose next value is not called `new_` + input name: the output's
+            name by the input's.
+
+    Raises:
+        UserError: the file is missing, is no ONNX model, or is not a streaming encoder.
+    """
+    model = _load(path)
+    initialized = {tensor.name for tensor in model.graph.initializer}
+    inputs = [value for value in model.graph.input if value.name not in initialized]
+    outputs = [value.name for value in model.graph.output]
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    if len(inputs) < 2 or len(outputs) < 2:
+        raise UserError(
+            f"{path} is not a streaming encoder: it has {len(inputs)} input(s) and {len(outputs)} "
+            "output(s), but a streaming encoder takes features and states; export the model with "
+            "icefall's export-onnx-streaming script"
+        )
+    batch = _batch_symbol(path, inputs[0])
+    x, *states = [_read_tensor(path, value, batch) for value in inputs]
+    if len(x.shape) != 3 or x.dtype != "float32":
+        raise UserError(
+            f"{path}: its first input '{x.name}' is {x.dtype} of shape {list(x.shape)}, but "
+            "features are float32 of shape [N, T, bins]"
+        )
+    chunk_shift = _frames(path, metadata, "decode_chunk_len")
+    if _frames(path, metadata, "T") != x.shape[1]:
+        raise UserError(
+            f"{path}: its metadata say T = {metadata['T']}, but input '{x.name}' takes "
+            f"{x.shape[1]} frames; export the model again"
+        )
+    if not 0 < chunk_shift <= x.shape[1]:
+        raise UserError(
+            f"{path}: its metadata say decode_chunk_len = {chunk_shift}, which is not between 1 "
+            f"and T = {x.shape[1]}; export the model again"
+        )
+    paired = _pair(path, states, outputs, state_outputs or {})
+    return Contract(files.sha256(path), x, paired, outputs[0], chunk_shift, metadata)
+
+
+def _tensor(raw: dict) -> Tensor:
+    return Tensor(**{**raw, "shape": tuple(raw["shape"])})
+
+
+def _load(path: str | Path) -> onnx.ModelProto:
+    if not Path(path).is_file():
+        raise UserError(
+            f"no model at '{path}': set model.encoder to a streaming encoder's ONNX file"
+        )
+    try:
+        # The weights are of no interest here, so external data files are not opened.
+        model = onnx.load(path, load_external_data=False)
+    except (DecodeError, ValueError) as error:
+        raise UserError(f"{path} is not an ONNX model ({error}): set model.encoder") from None
+    if not model.graph.node:
+        raise UserError(f"{path} is not an ONNX model (it holds no graph): set model.encoder")
+    return model
+
+
+def _frames(path: str | Path, metadata: Mapping[str, str], key: str) -> int:
+    try:
+        return int(metadata[key])
+    except KeyError:
+        raise UserError(
+            f"{path} is not a streaming encoder that sherpa-onnx would load: its metadata lack "
+            f"'{key}'; export the model with icefall's export-onnx-streaming script"
+        ) from None
+    except ValueError:
+        raise UserError(
+            f"{path}: '{key}' of its metadata is '{metadata[key]}', no number"
+        ) from None
+
+
+def _batch_symbol(path: str | Path, x: onnx.ValueInfoProto) -> str | None:
+    dims = x.type.tensor_type.shape.dim
+    if not dims:
+        raise UserError(f"{path}: its first input '{x.name}' has no shape; export the model again")
+    if dims[0].dim_param:
+        return dims[0].dim_param
+    if dims[0].dim_value != 1:
+        raise UserError(
+            f"{path}: the batch axis of '{x.name}' is fixed at {dims[0].dim_value}; "
+            "export the model with a dynamic batch axis or with a batch of 1"
+        )
+    return None
+
+
+def _read_tensor(path: str | Path, value: onnx.ValueInfoProto, batch: str | None) -> Tensor:
+    kind = value.type.tensor_type
+    if kind.elem_type not in DTYPES:
+        name = onnx.TensorProto.DataType.Name(kind.elem_type)
+        raise UserError(
+            f"{path}: input '{value.name}' is of type {name}; "
+            f"Zipquant takes {', '.join(DTYPES.values())}: export the float32 model"
+        )
+    shape, batch_axis = [], None
+    for axis, dim in enumerate(kind.shape.dim):
+        if dim.dim_param and dim.dim_param == batch and batch_axis is None:
+            batch_axis = axis
+            shape.append(1)
+        elif dim.dim_value > 0:
+            shape.append(dim.dim_value)
+        else:
+            raise UserError(
+                f"{path}: axis {axis} of input '{value.name}' has no fixed size "
+                f"('{dim.dim_param}'); only the batch axis may be dynamic, export the model again"
+            )
+    if batch is not None and batch_axis is None:
+        raise UserError(
+            f"{path}: input '{value.name}' has no batch axis '{batch}', unlike the first input; "
+            "export the model again"
+        )
+    return Tensor(value.name, tuple(shape), DTYPES[kind.elem_type], batch_axis)
+
+
+def _pair(
+    path: str | Path, states: list[Tensor], outputs: list[str], overrides: Mapping[str, str]
+) -> tuple[State, ...]:
+    names = [state.name for state in states]
+    unknown = [name for name in overrides if name not in names]
+    if unknown:
+        raise UserError(f"model.state_outputs names '{unknown[0]}', but {path} has no such input")
+    free = outputs[1:]
+    paired = []
+    for state in states:
+        output = overrides.get(state.name, f"new_{state.name}")
+        if output not in free:
+            raise UserError(
+                f"{path} is not a streaming encoder: input '{state.name}' has no output "
+                f"'{output}' for its next value (unpaired outputs: {', '.join(free) or 'none'}); "
+                "if that output has another name, give it in model.state_outputs"
+            )
+        free.remove(output)
+        paired.append(State(state, output))
+    if free:
+        raise UserError(
+            f"{path} is not a streaming encoder: output '{free[0]}' is the next value of no input; "
+            "if it is one, give it in model.state_outputs"
+        )
+    return tuple(paired)

@@ -1,0 +1,86 @@
+"""The index of a shard: what each audio file is, and whether it can be used."""
+
+import csv
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from zipquant import audio, files
+from zipquant.errors import UserError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One utterance of a shard.
+
+    Attributes:
+        id: name of the utterance.
+        path: its audio file.
+        seconds: duration of the audio at 16 kHz.
+        sha256: hash of the file's content.
+        problem: why the file is skipped; empty for a usable file.
+    """
+
+    id: str
+    path: str
+    seconds: str
+    sha256: str
+    problem: str
+
+
+def write(
+    ids: Sequence[str],
+    paths: Sequence[str],
+    output: str | Path,
+    channels: str,
+    on_bad_file: str,
+) -> None:
+    """Read every audio file of a shard once and write the shard's index as a TSV file.
+
+    Args:
+        ids: the utterances' names.
+        paths: their audio files, in the order of `ids`.
+        output: the index to write.
+        channels: `mean` or `first`, see `audio.load`.
+        on_bad_file: `skip` notes an unusable file in the index, `stop` refuses the whole run.
+
+    Raises:
+        UserError: with `stop`, some files are unusable; all of them are named.
+    """
+    entries = []
+    for utterance_id, path in zip(ids, paths, strict=True):
+        try:
+            seconds, problem = len(audio.load(path, channels)) / audio.SAMPLE_RATE, ""
+        except UserError as error:
+            seconds, problem = 0.0, str(error)
+            print(f"warning: {problem}: skipped", file=sys.stderr)
+        entries.append(
+            Entry(
+                utterance_id, path, f"{seconds:.3f}", files.sha256(path), " ".join(problem.split())
+            )
+        )
+    bad = [entry.problem for entry in entries if entry.problem]
+    if bad and on_bad_file == "stop":
+        raise UserError(
+            f"{len(bad)} unusable audio file(s): {'; '.join(bad)}. Mend or remove them, or set "
+            "audio.on_bad_file to skip"
+        )
+    with (
+        files.atomic(output) as temporary,
+        open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        table = csv.DictWriter(file, [field.name for field in fields(Entry)], dialect="excel-tab")
+        table.writeheader()
+        table.writerows(asdict(entry) for entry in entries)
+
+
+def read(index_file: str | Path) -> list[Entry]:
+    """Read a shard's index, skipped files included."""
+    with open(index_file, encoding="utf-8", errors="surrogateescape", newline="") as file:
+        return [Entry(**row) for row in csv.DictReader(file, dialect="excel-tab")]
+
+
+def read_usable(index_file: str | Path) -> list[Entry]:
+    """Read a shard's index without the files that are skipped."""
+    return [entry for entry in read(index_file) if not entry.problem]

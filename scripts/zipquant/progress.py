@@ -1,0 +1,34 @@
+"""A line now and then that tells how far a long job is."""
+
+import sys
+import time
+
+
+class Progress:
+    """Prints done, total, rate and time left to standard error, at most every few seconds.
+
+    Args:
+        unit: what is counted, in the plural.
+        total: how many there are.
+        every: seconds between two lines.
+    """
+
+    def __init__(self, unit: str, total: int, every: float = 10.0):
+        self._unit, self._total, self._every = unit, total, every
+        self._done = 0
+        self._start = self._last = time.monotonic()
+
+    def advance(self) -> None:
+        """Count one more."""
+        self._done += 1
+        now = time.monotonic()
+        if now - self._last >= self._every or self._done == self._total:
+            self._last = now
+            rate = self._done / max(now - self._start, 1e-9)
+            left = (self._total - self._done) / rate
+            print(
+                f"{self._done} of {self._total} {self._unit}, {rate:.1f} a second, "
+                f"{left:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )

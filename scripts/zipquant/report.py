@@ -1,0 +1,160 @@
+"""The report: everything measured, as JSON, as Markdown and as one HTML page."""
+
+import math
+import platform
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+import pyarrow.parquet
+
+from zipquant import evaluation, files, index, sampling
+from zipquant.contract import Contract
+
+PACKAGES = ("rknn-toolkit2", "onnxruntime", "kaldi-native-fbank", "numpy", "snakemake")
+
+
+def write(
+    contract_file: str | Path,
+    indexes: Mapping[str, Sequence[str | Path]],
+    sample: str | Path,
+    chunk_tables: Sequence[str | Path],
+    builds: Sequence[str | Path],
+    evaluations: Sequence[str | Path],
+    variants: Sequence[str],
+    settings: Mapping[str, Any],
+    json_file: str | Path,
+    markdown_file: str | Path,
+    html_file: str | Path,
+    summary_file: str | Path,
+) -> None:
+    """Collect what the other stages have written, and write the report in its four forms.
+
+    Args:
+        contract_file: the model's contract.
+        indexes: the index files of all shards, by audio set.
+        sample: the TSV of sampled chunks.
+        chunk_tables: the Parquet chunk tables of all shards.
+        builds: build.json of each variant.
+        evaluations: the evaluation tables, all shards of the first variant, then of the second.
+        variants: the variants' names, in the order of `builds`.
+        settings: the whole configuration.
+        json_file: the report for programs.
+        markdown_file: the report for a README or an issue.
+        html_file: the report for a browser, one self-contained page.
+        summary_file: its figures in one line for each variant.
+    """
+    contract = Contract.load(contract_file)
+    chunks = sampling.read(sample)
+    shards = len(evaluations) // len(variants)
+    report: dict[str, Any] = {
+        "model": {
+            "encoder": settings["model"]["encoder"],
+            "sha256": contract.sha256,
+            "bytes": Path(settings["model"]["encoder"]).stat().st_size,
+            "inputs": len(contract.inputs),
+            "chunk_frames": contract.chunk_frames,
+            "chunk_shift": contract.chunk_shift,
+            "metadata": contract.metadata,
+        },
+        "audio": {name: _audio(paths) for name, paths in indexes.items()},
+        "calibration": {
+            "chunks": sum(pyarrow.parquet.read_metadata(p).num_rows for p in chunk_tables),
+            "rows": len(chunks),
+            "first_chunks": sum(chunk.chunk == 0 for chunk in chunks),
+            "utterances": len({chunk.utterance for chunk in chunks}),
+            "seed": settings["calibration"]["seed"],
+        },
+        "variants": {},
+        "settings": settings,
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
+    }
+    for position, (name, build) in enumerate(zip(variants, builds, strict=True)):
+        tables = evaluations[position * shards : (position + 1) * shards]
+        report["variants"][name] = {
+            "build": files.read_json(build),
+            **_accuracy(pd.concat([pd.read_parquet(t) for t in tables]), contract),
+        }
+    report["summary"] = [_summary(name, variant) for name, variant in report["variants"].items()]
+    files.write_json(json_file, _finite(report))
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=jinja2.select_autoescape(["html.j2"]),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["db"] = lambda value: "exact" if math.isinf(value) else f"{value:.1f} dB"
+    environment.filters["mb"] = lambda value: f"{value / 1e6:.1f} MB"
+    tables = {
+        "output_names": contract.outputs,
+        "figures": _columns(report, "outputs", "output"),
+        "drift": _columns(report, "by_chunk", "chunk", [evaluation.FREE_RUNNING]),
+    }
+    for template, path in (("report.md.j2", markdown_file), ("report.html.j2", html_file)):
+        files.write_text(path, environment.get_template(template).render(report | tables))
+    files.write_text(summary_file, "\n".join(report["summary"]) + "\n")
+
+
+def _audio(paths: Sequence[str | Path]) -> dict[str, Any]:
+    entries = [entry for path in paths for entry in index.read(path)]
+    used = [entry for entry in entries if not entry.problem]
+    return {
+        "used": len(used),
+        "seconds": round(sum(float(entry.seconds) for entry in used), 1),
+        "skipped": [entry.problem for entry in entries if entry.problem],
+    }
+
+
+def _accuracy(table: pd.DataFrame, contract: Contract) -> dict[str, Any]:
+    encoder_out = table[table["output"] == contract.encoder_out]
+    return {
+        "chunks": len(table[["utterance", "chunk"]].drop_duplicates()),
+        "encoder_out": {row["mode"]: row for row in _records(encoder_out, ["mode"])},
+        "outputs": _records(table, ["mode", "output"]),
+        "by_chunk": _records(encoder_out, ["mode", "chunk"]),
+    }
+
+
+def _records(table: pd.DataFrame, by: list[str]) -> list[dict[str, Any]]:
+    return evaluation.summarize(table, by).to_dict("records")
+
+
+def _columns(
+    report: Mapping[str, Any],
+    part: str,
+    key: str,
+    modes: Sequence[str] = (evaluation.ONE_STEP, evaluation.FREE_RUNNING),
+) -> dict[Any, list[float]]:
+    """Return the SQNR of each variant and mode side by side, by output or by chunk."""
+    columns: dict[Any, list[float]] = {}
+    for variant in report["variants"].values():
+        for mode in modes:
+            for row in variant[part]:
+                if row["mode"] == mode:
+                    columns.setdefault(row[key], []).append(row["sqnr_db"])
+    return columns
+
+
+def _summary(name: str, variant: Mapping[str, Any]) -> str:
+    size = f"{variant['build']['bytes'] / 1e6:.1f} MB"
+    if not variant["chunks"]:
+        return f"{name}: {size}, not evaluated: the evaluation audio gives no chunk"
+    parts = []
+    for mode in (evaluation.ONE_STEP, evaluation.FREE_RUNNING):
+        figures = variant["encoder_out"][mode]
+        parts.append(f"{figures['sqnr_db']:.1f} dB (cosine {figures['cosine']:.5f}) {mode}")
+    return f"{name}: encoder output {', '.join(parts)}, {variant['chunks']} chunks; {size}"
+
+
+def _finite(value: Any) -> Any:
+    """Replace infinite and undefined numbers by null: JSON has neither."""
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_finite(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,181 @@
+"""The only module that knows rknn-toolkit2: builds .rknn files, and simulates what was built.
+
+An int8 model is built in the two steps of the toolkit's hybrid quantization, although no layer is
+set apart: the first step leaves the quantized graph and its parameters as files, and the second
+makes from them the .rknn as well as a model that the simulator runs, with no second calibration.
+The toolkit cannot simulate an .rknn that was loaded from a file.
+"""
+
+from collections.abc import Sequence
+from contextlib import chdir
+from pathlib import Path
+
+import numpy as np
+from rknn.api import RKNN
+
+from zipquant import files
+from zipquant.contract import Contract
+from zipquant.errors import UserError
+
+MAGIC = b"RKNN"
+"""What every .rknn file starts with."""
+
+TOOLKIT = "toolkit"
+"""Folder, beside the .rknn, of the files that the first step of a quantized build leaves."""
+
+
+def custom_string(contract: Contract) -> str:
+    """Return the metadata as sherpa-onnx's RKNN runtime reads them: `key=value;key=value`.
+
+    The runtime splits at `;` and `=` (csrc/rknn/utils.cc), so entries that hold either are left
+    out; none of those that it looks for does.
+    """
+    entries = {
+        key: value
+        for key, value in contract.metadata.items()
+        if not set(";=") & set(key + value) and key != "comment"
+    }
+    return ";".join(f"{key}={value}" for key, value in entries.items())
+
+
+def build(
+    model: Path,
+    contract: Contract,
+    dataset: Path | None,
+    work: Path,
+    platform: str,
+    dtype: str,
+    algorithm: str,
+    method: str,
+) -> None:
+    """Build `work`/encoder.rknn with rknn-toolkit2, for a batch of 1.
+
+    Args:
+        model: the encoder's ONNX file.
+        contract: its contract.
+        dataset: dataset.txt of the calibration set; None for a float16 model.
+        work: a folder for this build alone; its subfolder `toolkit` keeps the first step's files.
+        platform: the toolkit's name of the NPU, such as `rk3588`.
+        dtype: `float16`, or the toolkit's quantized type such as `w8a8`.
+        algorithm: how ranges are chosen: `normal`, `kl_divergence`, `mmse`.
+        method: `channel` or `layer`: what shares a scale in the weights.
+
+    Raises:
+        UserError: a step of the toolkit failed.
+    """
+    model, work = model.resolve(), work.resolve()
+    (work / TOOLKIT).mkdir(parents=True, exist_ok=True)
+    quantized = {
+        "quantized_dtype": dtype,
+        "quantized_algorithm": algorithm,
+        "quantized_method": method,
+    }
+    rknn = RKNN(verbose=False)
+    _must(
+        rknn.config(
+            target_platform=platform,
+            custom_string=custom_string(contract),
+            **(quantized if dataset else {}),
+        ),
+        "config",
+    )
+    _must(
+        rknn.load_onnx(
+            str(model),
+            inputs=[tensor.name for tensor in contract.inputs],
+            # Fixes the batch axis, which the toolkit does not take as a variable.
+            input_size_list=[list(tensor.shape) for tensor in contract.inputs],
+        ),
+        "load_onnx",
+    )
+    if dataset:
+        dataset = dataset.resolve()
+        # The toolkit writes the first step's files into the current directory.
+        with chdir(work / TOOLKIT):
+            _must(rknn.hybrid_quantization_step1(dataset=str(dataset)), "hybrid_quantization_step1")
+        rknn.release()
+        rknn = _step2(work)
+    else:
+        _must(rknn.build(do_quantization=False), "build")
+    with files.atomic(work / "encoder.rknn") as temporary:
+        _must(rknn.export_rknn(str(temporary)), "export_rknn")
+        with open(temporary, "rb") as file:
+            if file.read(len(MAGIC)) != MAGIC:
+                raise UserError(f"rknn-toolkit2 wrote a file to {work} that is no .rknn")
+    rknn.release()
+
+
+class Simulator:
+    """A built encoder in the toolkit's simulator; runs one utterance at a time.
+
+    Args:
+        model: the encoder's ONNX file.
+        contract: its contract.
+        work: the folder that `build` has filled.
+        platform: the platform it was built for.
+        dtype: the type it was built with.
+    """
+
+    def __init__(self, model: Path, contract: Contract, work: Path, platform: str, dtype: str):
+        if dtype == "float16":
+            self._rknn = RKNN(verbose=False)
+            _must(self._rknn.config(target_platform=platform), "config")
+            _must(
+                self._rknn.load_onnx(
+                    str(model.resolve()),
+                    inputs=[tensor.name for tensor in contract.inputs],
+                    input_size_list=[list(tensor.shape) for tensor in contract.inputs],
+                ),
+                "load_onnx",
+            )
+            _must(self._rknn.build(do_quantization=False), "build")
+        else:
+            self._rknn = _step2(work.resolve())
+        _must(self._rknn.init_runtime(), "init_runtime")
+        # Without it the toolkit takes 4-D states as NHWC.
+        self._layout = ["nchw"] * len(contract.inputs)
+        self._states = contract.states
+
+    def run(
+        self, x: np.ndarray, states: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Run one chunk of one utterance; see `streaming.Encoder.run`."""
+        outputs = self._rknn.inference(inputs=[x, *states], data_format=self._layout)
+        if outputs is None:
+            raise UserError("rknn-toolkit2's simulator failed; its last words are in the log")
+        encoder_out, *new_states = outputs
+        return encoder_out, [
+            array.astype(state.tensor.dtype, copy=False).reshape(state.tensor.shape)
+            for state, array in zip(self._states, new_states, strict=True)
+        ]
+
+
+def _step2(work: Path) -> RKNN:
+    # The toolkit names them after the ONNX file.
+    parts = {suffix: _only(work / TOOLKIT, suffix) for suffix in (".model", ".data", ".cfg")}
+    # No config() here: the toolkit takes the first step's and refuses another one.
+    rknn = RKNN(verbose=False)
+    _must(
+        rknn.hybrid_quantization_step2(
+            model_input=parts[".model"],
+            data_input=parts[".data"],
+            model_quantization_cfg=parts[".cfg"],
+        ),
+        "hybrid_quantization_step2",
+    )
+    return rknn
+
+
+def _only(folder: Path, suffix: str) -> str:
+    found = sorted(folder.glob(f"*{suffix}"))
+    if len(found) != 1:
+        raise UserError(
+            f"{folder} holds {len(found)} {suffix} files where the toolkit leaves one: delete the "
+            "variant's folder and run again"
+        )
+    return str(found[0])
+
+
+def _must(code: int, step: str) -> None:
+    if code != 0:
+        raise UserError(f"rknn-toolkit2's {step} failed; its last words are in the log")

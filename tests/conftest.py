@@ -1,0 +1,94 @@
+"""Shared by the tests: the demo model, tiny models with other interfaces, and made-up audio."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import soundfile
+from onnx import TensorProto, helper
+
+from zipquant import contract as contracts
+
+ROOT = Path(__file__).resolve().parent.parent
+DEMO_MODEL = ROOT / "models/demo/encoder.onnx"
+SHARED_SPEECH = ROOT.parent / "shared/speech"
+
+needs_shared_speech = pytest.mark.skipif(
+    not SHARED_SPEECH.is_dir(), reason="needs the folder shared/speech beside the project"
+)
+
+
+def make_audio(seconds: float, seed: int = 0, rate: int = 16000) -> np.ndarray:
+    """Return a voice-like sound, float32 in [-1, 1]: harmonics with moving pitch and loudness."""
+    random = np.random.default_rng(seed)
+    time = np.arange(round(seconds * rate)) / rate
+    pitch = 110 + 40 * random.random() + 20 * np.sin(2 * np.pi * (0.5 + random.random()) * time)
+    phase = 2 * np.pi * np.cumsum(pitch) / rate
+    voice = sum(np.sin(k * phase) / k for k in range(1, 12))
+    loudness = np.clip(np.sin(2 * np.pi * 1.5 * time + random.random()), 0, 1)
+    noise = random.normal(0, 0.01, len(time))
+    return (0.2 * voice * loudness + noise).astype(np.float32)
+
+
+def write_audio(path: Path, seconds: float, seed: int = 0) -> Path:
+    """Write a made-up recording, 16 kHz, 16 bit, and return its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, make_audio(seconds, seed), 16000, subtype="PCM_16")
+    return path
+
+
+def tiny_encoder(path: Path, batch: str | int = "N", **changes) -> Path:
+    """Write a small streaming encoder: a sliding cache, a counter, and an output made of both.
+
+    Args:
+        path: the ONNX file to write.
+        batch: name of the batch dimension, or 1.
+        changes: `metadata` to replace the metadata; `counter_output` to rename that output.
+    """
+    frames, bins, kept, shift = 9, 80, 6, 4
+    counter_output = changes.get("counter_output", "new_processed_lens")
+    value = helper.make_tensor_value_info
+    inputs = [
+        value("x", TensorProto.FLOAT, [batch, frames, bins]),
+        value("cached_x", TensorProto.FLOAT, [batch, kept, bins]),
+        value("processed_lens", TensorProto.INT64, [batch]),
+    ]
+    outputs = [
+        value("encoder_out", TensorProto.FLOAT, [batch, kept + shift, bins]),
+        value("new_cached_x", TensorProto.FLOAT, [batch, kept, bins]),
+        value(counter_output, TensorProto.INT64, [batch]),
+    ]
+
+    def constant(name: str, numbers: list[int]) -> onnx.TensorProto:
+        return helper.make_tensor(name, TensorProto.INT64, [len(numbers)], numbers)
+
+    nodes = [
+        helper.make_node("Slice", ["x", "zero", "shift", "one"], ["fresh"]),
+        helper.make_node("Concat", ["cached_x", "fresh"], ["joined"], axis=1),
+        helper.make_node("Slice", ["joined", "shift", "end", "one"], ["new_cached_x"]),
+        helper.make_node("Add", ["processed_lens", "shift"], [counter_output]),
+        helper.make_node("Cast", [counter_output], ["count"], to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["count", "axes"], ["count3"]),
+        helper.make_node("Div", ["joined", "count3"], ["scaled"]),
+        helper.make_node("Tanh", ["scaled"], ["encoder_out"]),
+    ]
+    constants = [
+        constant("zero", [0]),
+        constant("one", [1]),
+        constant("shift", [shift]),
+        constant("end", [1000]),
+        constant("axes", [1, 2]),
+    ]
+    graph = helper.make_graph(nodes, "tiny", inputs, outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    metadata = changes.get("metadata", {"T": str(frames), "decode_chunk_len": str(shift)})
+    helper.set_model_props(model, metadata)
+    onnx.save(model, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def demo_contract() -> contracts.Contract:
+    """The contract of the demo encoder."""
+    return contracts.inspect(DEMO_MODEL)
