@@ -2,6 +2,7 @@
 # Runs at every start, so it imports nothing heavy but the check of the model.
 
 import ast
+import os
 import sys
 import time
 from functools import cache
@@ -10,7 +11,7 @@ from pathlib import Path
 SCRIPTS = Path(workflow.basedir) / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
-from zipquant import config as settings
+from zipquant import config as configuration
 from zipquant import contract, manifest
 from zipquant.errors import UserError
 
@@ -66,7 +67,8 @@ def lib(script: str) -> list[str]:
                 continue
             todo += [path for path in names if path not in found]
             found.update(names)
-    return sorted(map(str, found))
+    # Relative: moving the whole folder elsewhere reruns nothing.
+    return sorted(os.path.relpath(path) for path in found)
 
 
 def utterances(name: str, shard: int) -> list[manifest.Utterance]:
@@ -80,6 +82,18 @@ def shards_of(name: str) -> list[int]:
 
 def all_shards(name: str, pattern: str) -> list[str]:
     return [result(pattern.format(set=name, shard=shard)) for shard in shards_of(name)]
+
+
+def calibration_set(wildcards) -> dict[str, str]:
+    """What a variant is calibrated with: nothing, where it is not quantized."""
+    if VARIANTS[wildcards.variant]["dtype"] == "float16":
+        return {}
+    return dict(rules.calibration.output.items())
+
+
+def templates(*kinds: str) -> list[str]:
+    """The report's templates; a changed one writes the report anew."""
+    return [os.path.relpath(SCRIPTS / f"zipquant/report.{kind}.j2") for kind in kinds]
 
 
 def show_summary() -> None:
@@ -108,10 +122,13 @@ def shard_audio(name: str) -> dict[int, list[manifest.Utterance]]:
 
 
 try:
-    settings.validate(config)
+    configuration.validate(config)
     if workflow.is_main_process:
         # A wrong model is told at once, also by a dry run; the rule `inspect` tries it as well.
         contract.inspect(config["model"]["encoder"], config["model"]["state_outputs"])
     SHARDED = {name: shard_audio(name) for name in SETS}
+    VARIANTS = {
+        name: settings for name, settings in config["variants"].items() if settings
+    }
 except UserError as error:
     stop(error)

@@ -20,7 +20,7 @@ rule evaluate:
     resources:
         mem_mb=4000,
     params:
-        work=result("variants/{variant}"),
+        work=lambda w, input: os.path.dirname(input.build),
         max_chunks=config["evaluation"]["max_chunks"],
     message:
         "Evaluating variant {wildcards.variant} on shard {wildcards.shard}"

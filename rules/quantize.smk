@@ -1,10 +1,3 @@
-def calibration_set(wildcards) -> dict[str, str]:
-    """What a variant is calibrated with: nothing, where it is not quantized."""
-    if config["variants"][wildcards.variant]["dtype"] == "float16":
-        return {}
-    return dict(rules.calibration.output.items())
-
-
 # The encoder of one variant, built by rknn-toolkit2.
 rule quantize:
     input:
@@ -27,9 +20,9 @@ rule quantize:
     resources:
         mem_mb=4000,
     params:
-        work=result("variants/{variant}"),
+        work=lambda w, output: os.path.dirname(output.rknn),
         platform=config["platform"],
-        settings=lambda w: config["variants"][w.variant],
+        settings=lambda w: VARIANTS[w.variant],
     message:
         "Building variant {wildcards.variant} for {params.platform}: {params.settings}"
     script:

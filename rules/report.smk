@@ -1,20 +1,19 @@
 # Everything measured on one page.
 rule report:
     input:
+        model=ancient(config["model"]["encoder"]),
         contract=rules.inspect.output.contract,
         calibration_index=all_shards("calibration", "index/{set}/{shard}.tsv"),
         evaluation_index=all_shards("evaluation", "index/{set}/{shard}.tsv"),
         sample=rules.sample.output.sample,
         chunk_tables=rules.sample.input.tables,
-        builds=expand(rules.quantize.output.build, variant=config["variants"]),
+        builds=expand(rules.quantize.output.build, variant=VARIANTS),
         evaluations=expand(
             rules.evaluate.output.table,
-            variant=config["variants"],
+            variant=VARIANTS,
             shard=shards_of("evaluation"),
         ),
-        templates=[
-            str(SCRIPTS / f"zipquant/report.{kind}.j2") for kind in ("html", "md")
-        ],
+        templates=templates("html", "md"),
         lib=lib("report"),
     output:
         html=result("report/index.html"),
@@ -31,7 +30,7 @@ rule report:
     resources:
         mem_mb=1000,
     params:
-        variants=list(config["variants"]),
+        variants=list(VARIANTS),
         settings=config,
     message:
         "Writing the report to {output.html}"

@@ -6,6 +6,7 @@ from zipquant import report
 run(
     snakemake.log,
     report.write,
+    model=snakemake.input.model,
     contract_file=snakemake.input.contract,
     indexes={
         "calibration": snakemake.input.calibration_index,

@@ -11,16 +11,14 @@ from zipquant.feature_store import FeatureReader
 
 
 def reference_fbank(samples: np.ndarray) -> np.ndarray:
-    """Compute kaldi's log-mel features in float64 numpy (feature-window.cc, mel-computations.cc)."""
+    """Compute kaldi's features in float64 numpy (feature-window.cc, mel-computations.cc)."""
     shift, length, padded = 160, 400, 512
     frames = (len(samples) + shift // 2) // shift
     centre = np.arange(frames) * shift + shift // 2
     positions = centre[:, None] - length // 2 + np.arange(length)
     # Beyond the ends the wave is mirrored, the last sample included.
     positions = np.where(positions < 0, -positions - 1, positions)
-    positions = np.where(
-        positions >= len(samples), 2 * len(samples) - 1 - positions, positions
-    )
+    positions = np.where(positions >= len(samples), 2 * len(samples) - 1 - positions, positions)
     windows = samples.astype(np.float64)[positions]
     windows -= windows.mean(axis=1, keepdims=True)
     before = np.concatenate([windows[:, :1], windows[:, :-1]], axis=1)

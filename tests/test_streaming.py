@@ -17,7 +17,9 @@ def plain_loop(model, frames, chunk_frames, chunk_shift):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     session = onnxruntime.InferenceSession(str(model), options)
-    shapes = {i.name: [d if isinstance(d, int) else 1 for d in i.shape] for i in session.get_inputs()}
+    shapes = {
+        i.name: [d if isinstance(d, int) else 1 for d in i.shape] for i in session.get_inputs()
+    }
     kinds = {i.name: np.int64 if "int64" in i.type else np.float32 for i in session.get_inputs()}
     states = {name: np.zeros(shapes[name], kinds[name]) for name in shapes if name != "x"}
     names = [output.name for output in session.get_outputs()]

@@ -28,6 +28,8 @@ def validate(config: Mapping[str, Any]) -> None:
     checker = jsonschema.Draft202012Validator(schema())
     errors = sorted(checker.iter_errors(config), key=lambda error: list(map(str, error.path)))
     lines = [line for error in errors for line in _explain(error)]
+    if not lines and not any(config["variants"].values()):
+        lines = ["variants: every one is null, so there is nothing to build; give at least one"]
     if lines:
         raise UserError("config: " + "; ".join(lines))
 

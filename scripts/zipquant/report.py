@@ -18,6 +18,7 @@ PACKAGES = ("rknn-toolkit2", "onnxruntime", "kaldi-native-fbank", "numpy", "snak
 
 
 def write(
+    model: str | Path,
     contract_file: str | Path,
     indexes: Mapping[str, Sequence[str | Path]],
     sample: str | Path,
@@ -34,7 +35,8 @@ def write(
     """Collect what the other stages have written, and write the report in its four forms.
 
     Args:
-        contract_file: the model's contract.
+        model: the float encoder's ONNX file.
+        contract_file: its contract.
         indexes: the index files of all shards, by audio set.
         sample: the TSV of sampled chunks.
         chunk_tables: the Parquet chunk tables of all shards.
@@ -52,9 +54,9 @@ def write(
     shards = len(evaluations) // len(variants)
     report: dict[str, Any] = {
         "model": {
-            "encoder": settings["model"]["encoder"],
+            "encoder": str(model),
             "sha256": contract.sha256,
-            "bytes": Path(settings["model"]["encoder"]).stat().st_size,
+            "bytes": Path(model).stat().st_size,
             "inputs": len(contract.inputs),
             "chunk_frames": contract.chunk_frames,
             "chunk_shift": contract.chunk_shift,

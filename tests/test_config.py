@@ -1,0 +1,80 @@
+"""The configuration, its schema, and the environment's pins."""
+
+import copy
+import itertools
+import re
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from zipquant import config
+from zipquant.errors import UserError
+
+
+@pytest.fixture
+def settings():
+    return yaml.safe_load((ROOT / "config.yaml").read_text())
+
+
+def test_config_yaml_is_valid_and_names_every_setting(settings):
+    config.validate(settings)
+
+    def missing(schema, values, path=""):
+        for key, part in schema.get("properties", {}).items():
+            if key not in values:
+                yield path + key
+            else:
+                yield from missing(part, values[key], f"{path}{key}.")
+
+    assert list(missing(config.schema(), settings)) == []
+    assert set(config.schema()["required"]) == set(settings)
+
+
+def test_every_setting_is_commented():
+    lines = (ROOT / "config.yaml").read_text().splitlines()
+    # A block, and an entry whose neighbour above is commented for both, need none of their own.
+    bare = [
+        line
+        for above, line in itertools.pairwise(lines)
+        if re.match(r" *\w+: \S", line) and not above.strip().startswith("#")
+    ]
+    assert [line.strip() for line in bare] == ["calibration: 4", "evaluation: 2", "dtype: float16"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"platfrom": "rk3588"}, "unknown key 'platfrom', did you mean 'platform'?"),
+        ({"calibration": {"rows": 1, "sede": 1}}, "'calibration.sede', did you mean 'seed'?"),
+        ({"calibration": {"rows": 1}}, "'calibration.seed' is missing"),
+        ({"platform": "rk3558"}, "platform: 'rk3558' is not known, did you mean 'rk3588'?"),
+        ({"calibration": {"rows": 0, "seed": 0}}, "calibration.rows: 0 is less than"),
+        ({"calibration": {"rows": "ten", "seed": 0}}, "calibration.rows: 'ten' is not of type"),
+        ({"variants": {"a b": {"dtype": "w8a8"}}}, "unknown key 'variants.a b'"),
+        ({"variants": {"a": None}}, "variants: every one is null"),
+        ({"variants": {"a": {"dtype": "w8a8", "methd": "layer"}}}, "did you mean 'method'?"),
+    ],
+)
+def test_wrong_settings_are_named(settings, change, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        config.validate(copy.deepcopy(settings) | change)
+
+
+def test_all_errors_are_told_at_once(settings):
+    with pytest.raises(UserError, match="unknown key 'sped'; platform: 'x'"):
+        config.validate(settings | {"sped": 1, "platform": "x"})
+
+
+def test_conda_environment_has_the_same_pins():
+    wanted = {
+        line.strip()
+        for line in (ROOT / "envs/requirements.txt").read_text().splitlines()
+        if line.strip() and not line.startswith("#")
+    }
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in wanted)
+    environment = yaml.safe_load((ROOT / "envs/zipquant.yaml").read_text())
+    (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
+    after = re.findall(r"rknn-toolkit2==\S+", (ROOT / "envs/zipquant.post-deploy.sh").read_text())
+    assert {*pip, *after} == wanted
+    assert "python=3.11" in environment["dependencies"]

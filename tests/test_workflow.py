@@ -1,0 +1,308 @@
+"""The workflow itself, run by Snakemake: end to end with the real toolkit, reruns, bad input."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from conftest import ROOT, SHARED_SPEECH, needs_shared_speech, tiny_encoder, write_audio
+
+from zipquant import contract, rknn_file
+
+PARTS = ("Snakefile", "config.yaml", "rules", "scripts", "envs", "profiles", "models")
+CALIBRATION_FILES, EVALUATION_FILES = 6, 2
+
+
+def snakemake(project: Path, *arguments: str, cores: int = 2) -> subprocess.CompletedProcess:
+    """Run Snakemake in a project folder with the settings in its my.yaml."""
+    return subprocess.run(
+        [
+            *(sys.executable, "-m", "snakemake", *arguments),
+            *("--cores", str(cores), "--configfile", "my.yaml"),
+        ],
+        cwd=project,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+    )
+
+
+def run(project: Path, *arguments: str, cores: int = 2) -> subprocess.CompletedProcess:
+    """Run Snakemake and insist that it succeeds."""
+    done = snakemake(project, *arguments, cores=cores)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def planned(project: Path) -> dict[str, int]:
+    """Return how many jobs of each rule Snakemake would run, the target rule left out."""
+    done = run(project, "--dry-run", "--quiet", "rules")
+    jobs = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE))
+    return {rule: int(count) for rule, count in jobs.items() if rule not in ("all", "total")}
+
+
+def configure(project: Path, **changes) -> None:
+    """Write the project's my.yaml."""
+    settings = {
+        "audio": {
+            "calibration": "audio/calibration",
+            "evaluation": "audio/evaluation",
+            "shards": {"calibration": 3, "evaluation": 1},
+        },
+        "calibration": {"rows": 12},
+    }
+    (project / "my.yaml").write_text(yaml.safe_dump(settings | changes))
+
+
+def make_project(folder: Path) -> Path:
+    """Copy the workflow to a folder and give it a little audio of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for part in PARTS:
+        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy2
+        copy(ROOT / part, folder / part)
+    for number in range(CALIBRATION_FILES):
+        write_audio(folder / f"audio/calibration/c{number}.wav", 1.0 + 0.3 * number, number)
+    for number in range(EVALUATION_FILES):
+        write_audio(folder / f"audio/evaluation/e{number}.wav", 1.2, 100 + number)
+    configure(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory):
+    """A project that has run through, toolkit and all; never changed by a test."""
+    project = make_project(tmp_path_factory.mktemp("finished"))
+    run(project)
+    return project
+
+
+@pytest.fixture
+def project(finished, tmp_path):
+    """A copy of the finished project, for a test to change."""
+    return Path(shutil.copytree(finished, tmp_path / "project", symlinks=True))
+
+
+def test_whole_line_ends_with_a_built_model_and_figures(finished):
+    results = finished / "results"
+    encoder = results / "variants/int8/encoder.rknn"
+    assert encoder.read_bytes()[:4] == b"RKNN"
+    model = contract.Contract.load(results / "model.json")
+    assert len(model.inputs) == 36
+    types = rknn_file.io_types(encoder)
+    assert {tensor.name for tensor in model.inputs} | set(model.outputs) == set(types)
+    assert types["x"] == "int8" and types["cached_len_0"] == "int64"
+    report = json.loads((results / "report/report.json").read_text())
+    # A wrong layout, a lost state or an uncalibrated model each fall far below these.
+    for variant, least in (("int8", 25), ("fp16", 50)):
+        figures = report["variants"][variant]["encoder_out"]
+        assert figures["one step"]["sqnr_db"] > least
+        assert figures["free-running"]["sqnr_db"] > least
+        assert figures["free-running"]["cosine"] > 0.998
+    assert report["variants"]["int8"]["build"]["bytes"] == encoder.stat().st_size
+    assert report["audio"]["calibration"]["used"] == CALIBRATION_FILES
+
+
+def test_every_row_of_the_dataset_is_complete_and_its_states_are_real(finished):
+    results = finished / "results"
+    model = contract.Contract.load(results / "model.json")
+    lines = (results / "calibration/dataset.txt").read_text().splitlines()
+    sample = (results / "calibration/sample.tsv").read_text().splitlines()[1:]
+    assert len(lines) == len(sample) == 12
+    for line, chosen in zip(lines, sample, strict=True):
+        arrays = [np.load(results / "calibration" / path) for path in line.split(" ")]
+        for tensor, array in zip(model.inputs, arrays, strict=True):
+            assert (array.shape, str(array.dtype)) == (tensor.shape, tensor.dtype)
+        first = chosen.split("\t")[2] == "0"
+        for tensor, array in zip(model.inputs[1:], arrays[1:], strict=True):
+            assert array.any() != first, tensor.name
+
+
+def test_noise_of_the_toolkit_stays_in_the_log(finished):
+    log = (finished / "results/logs/quantize/int8.log").read_text()
+    assert "rknn-toolkit2 version" in log
+
+
+def test_page_is_self_contained_and_lists_every_output(finished):
+    page = (finished / "results/report/index.html").read_text()
+    assert not re.search(r"(src|href)=|url\(|@import|https?://", page)
+    assert page.count("<code>new_cached_") == 35
+    assert "encoder output" in (finished / "results/report/report.md").read_text()
+
+
+def test_second_run_does_nothing(finished):
+    assert planned(finished) == {}
+
+
+def test_one_more_wav_reruns_its_shard_and_what_follows(project):
+    write_audio(project / "audio/calibration/new.wav", 2.0, 50)
+    assert planned(project) == {
+        **{"index": 1, "features": 1, "traces": 1, "sample": 1, "calibration": 1},
+        **{"quantize": 1, "evaluate": 1, "report": 1},
+    }
+
+
+def test_evaluation_audio_reruns_no_build(project):
+    write_audio(project / "audio/evaluation/new.wav", 1.0, 51)
+    assert planned(project) == {"index": 1, "features": 1, "evaluate": 2, "report": 1}
+
+
+def test_touched_model_and_audio_rerun_nothing(project):
+    for path in ("models/demo/encoder.onnx", "audio/calibration/c1.wav"):
+        (project / path).touch()
+    assert planned(project) == {}
+
+
+def test_changed_model_reruns_all_that_used_it(project):
+    import onnx
+
+    model = onnx.load(project / "models/demo/encoder.onnx")
+    weight = next(w for w in model.graph.initializer if len(w.raw_data) > 1000)
+    weight.raw_data = bytes(len(weight.raw_data))
+    onnx.save(model, project / "models/demo/encoder.onnx")
+    assert planned(project) == {
+        **{"inspect": 1, "traces": len(shards(project)), "sample": 1, "calibration": 1},
+        **{"quantize": 2, "evaluate": 2, "report": 1},
+    }
+
+
+def test_other_seed_draws_anew_and_traces_nothing(project):
+    configure(project, calibration={"rows": 12, "seed": 5})
+    assert planned(project) == {
+        **{"sample": 1, "calibration": 1, "quantize": 1, "evaluate": 1, "report": 1}
+    }
+
+
+def test_changed_variant_rebuilds_it_alone(project):
+    configure(project, variants={"int8": {"method": "layer"}})
+    assert planned(project) == {"quantize": 1, "evaluate": 1, "report": 1}
+
+
+def test_changed_library_module_reruns_the_rules_that_use_it(project):
+    with open(project / "scripts/zipquant/sampling.py", "a") as module:
+        module.write("\n# A remark.\n")
+    plan = planned(project)
+    assert plan["sample"] == 1
+    assert not {"index", "features", "traces", "inspect"} & set(plan)
+
+
+def shards(project: Path) -> list[Path]:
+    """The shards that hold calibration audio."""
+    return list((project / "results/traces").glob("*.h5"))
+
+
+@pytest.mark.parametrize(("count", "cores"), [(1, 1), (5, 2)])
+def test_calibration_set_is_the_same_for_any_shards_and_cores(finished, tmp_path, count, cores):
+    project = make_project(tmp_path / "project")
+    audio = {
+        "calibration": "audio/calibration",
+        "evaluation": "audio/evaluation",
+        "shards": {"calibration": count, "evaluation": 1},
+    }
+    configure(project, audio=audio, traces={"lanes": count})
+    run(project, "results/calibration/dataset.txt", cores=cores)
+    expected = finished / "results/calibration"
+    produced = project / "results/calibration"
+    for path in [Path("dataset.txt"), *(p.relative_to(expected) for p in expected.glob("*/*.npy"))]:
+        assert (produced / path).read_bytes() == (expected / path).read_bytes()
+
+
+def refuse(project: Path, *arguments: str) -> str:
+    """Run Snakemake, insist that it ends with one plain message before any job, return it."""
+    done = snakemake(project, *arguments)
+    output = done.stdout + done.stderr
+    assert done.returncode != 0
+    assert "Traceback" not in output
+    assert "rule" not in output
+    (message,) = [line for line in output.splitlines() if line.startswith("error: ")]
+    assert not (project / "results").exists()
+    return message
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    """A project that has not run yet."""
+    return make_project(tmp_path / "project")
+
+
+def test_folder_without_audio_is_refused(fresh):
+    shutil.rmtree(fresh / "audio/calibration")
+    assert "no audio at 'audio/calibration'" in refuse(fresh)
+    (fresh / "audio/calibration").mkdir()
+    assert "no audio found in 'audio/calibration'" in refuse(fresh)
+
+
+def test_missing_model_is_refused(fresh):
+    configure(fresh, model={"encoder": "models/none.onnx"})
+    assert "no model at 'models/none.onnx'" in refuse(fresh)
+
+
+def test_model_that_is_no_streaming_encoder_is_refused(fresh):
+    tiny_encoder(fresh / "models/odd.onnx", counter_output="lens")
+    configure(fresh, model={"encoder": "models/odd.onnx"})
+    message = refuse(fresh)
+    assert "models/odd.onnx is not a streaming encoder: input 'processed_lens'" in message
+    assert "unpaired outputs: lens" in message
+
+
+def test_unknown_platform_and_misspelt_key_are_refused(fresh):
+    configure(fresh, platform="rk3558", calibraton={"rows": 3})
+    message = refuse(fresh)
+    assert "platform: 'rk3558' is not known, did you mean 'rk3588'?" in message
+    assert "unknown key 'calibraton', did you mean 'calibration'?" in message
+
+
+def test_bad_file_with_stop_ends_before_heavy_jobs_and_is_told_last(fresh):
+    (fresh / "audio/calibration/broken.wav").write_text("no audio")
+    audio = {
+        "calibration": "audio/calibration",
+        "evaluation": "audio/evaluation",
+        "on_bad_file": "stop",
+    }
+    configure(fresh, audio=audio)
+    done = snakemake(fresh)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stdout + done.stderr
+    assert re.search(r"^error: 1 unusable .*broken\.wav: not readable", done.stderr, re.MULTILINE)
+    assert not (fresh / "results/calibration/dataset.txt").exists()
+
+
+def test_bad_file_is_skipped_and_named_in_the_report(project):
+    (project / "audio/evaluation/broken.wav").write_text("no audio")
+    run(project)
+    report = json.loads((project / "results/report/report.json").read_text())
+    (problem,) = report["audio"]["evaluation"]["skipped"]
+    assert "broken.wav: not readable as audio" in problem
+    assert report["audio"]["evaluation"]["used"] == EVALUATION_FILES
+
+
+def test_failed_build_leaves_no_model_and_a_plain_error(project):
+    arrays = project / "results/calibration/arrays"
+    victim = next(arrays.glob("x.*.npy"))
+    victim.write_bytes(victim.read_bytes()[:-4] + b"\x00\x00\x80\x7f")
+    configure(project, variants={"int8": {"algorithm": "kl_divergence"}})
+    done = snakemake(project)
+    assert done.returncode != 0
+    assert re.search(r"^error: .*input 'x': .* has been changed", done.stderr, re.MULTILINE)
+    assert not (project / "results/variants/int8/encoder.rknn").exists()
+
+
+@needs_shared_speech
+def test_real_speech_runs_through_by_config_alone(tmp_path):
+    project = make_project(tmp_path / "project")
+    speech = sorted((SHARED_SPEECH / "mandarin").glob("*.wav"))
+    for name, paths in (("calibration", speech[:5]), ("evaluation", speech[-1:])):
+        rows = "".join(f"{path.stem}\t{path}\n" for path in paths)
+        (project / f"{name}.tsv").write_text(f"id\tpath\n{rows}")
+    audio = {"calibration": "calibration.tsv", "evaluation": "evaluation.tsv"}
+    configure(project, audio=audio, evaluation={"max_chunks": 5}, variants={"fp16": None})
+    run(project)
+    report = json.loads((project / "results/report/report.json").read_text())
+    assert report["variants"]["int8"]["chunks"] == 5
+    assert report["variants"]["int8"]["encoder_out"]["free-running"]["sqnr_db"] > 20
