@@ -19,6 +19,7 @@ import onnx
 import onnxruntime as ort
 import torch
 from torch import Tensor, nn
+
 from transducer import CONTEXT, TOKENS, Transducer
 from zipformer import Encoder, ZipformerConfig
 

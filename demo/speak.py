@@ -29,10 +29,12 @@ ACCENTS = (
     "en-us-nyc",
 )
 VARIANTS = tuple(
-    "m1 m2 m4 m5 m6 m8 f1 f3 f4 f5 adam anika antonio aunty belinda benjamin boris caleb david ed "
-    "edward gustave iven john linda max michel paul pedro quincy rob robert sandro shelby travis "
-    "victor zac klatt klatt2 klatt3 Andy Annie Alicia Andrea Gene Hugo Jacky Lee Marco Mike "
-    "Michael".split()
+    """
+    m1 m2 m4 m5 m6 m8 f1 f3 f4 f5 adam anika antonio aunty belinda benjamin boris caleb david
+    ed edward gustave iven john linda max michel paul pedro quincy rob robert sandro shelby
+    travis victor zac klatt klatt2 klatt3 Andy Annie Alicia Andrea Gene Hugo Jacky Lee Marco
+    Mike Michael
+    """.split()
 )
 # voices that training never hears; the evaluation audio is spoken by these
 HELD_OUT = ("f2", "m3", "m7", "steph", "Alex", "Denis", "norbert", "miguel")

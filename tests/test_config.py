@@ -6,8 +6,8 @@ import re
 
 import pytest
 import yaml
-from conftest import ROOT
 
+from conftest import ROOT
 from zipquant import config
 from zipquant.errors import UserError
 

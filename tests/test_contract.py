@@ -2,8 +2,8 @@
 
 import onnx
 import pytest
-from conftest import DEMO_MODEL, tiny_encoder
 
+from conftest import DEMO_MODEL, tiny_encoder
 from zipquant import contract, streaming
 from zipquant.errors import UserError
 

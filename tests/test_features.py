@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import soundfile
-from conftest import SHARED_SPEECH, make_audio, needs_shared_speech
 
+from conftest import SHARED_SPEECH, make_audio, needs_shared_speech
 from zipquant import audio, features, index
 from zipquant.errors import UserError
 from zipquant.feature_store import FeatureReader

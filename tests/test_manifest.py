@@ -1,8 +1,8 @@
 """Folders, manifests and shards."""
 
 import pytest
-from conftest import write_audio
 
+from conftest import write_audio
 from zipquant import manifest
 from zipquant.errors import UserError
 

@@ -6,8 +6,8 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import tiny_encoder
 
+from conftest import tiny_encoder
 from zipquant import calibration, contract, manifest, sampling
 from zipquant.errors import UserError
 from zipquant.trace_store import TraceWriter

@@ -4,8 +4,8 @@ import numpy as np
 import onnxruntime
 import pandas as pd
 import pytest
-from conftest import DEMO_MODEL, make_audio, tiny_encoder
 
+from conftest import DEMO_MODEL, make_audio, tiny_encoder
 from zipquant import contract, features, streaming, traces
 from zipquant.errors import UserError
 from zipquant.feature_store import FeatureWriter

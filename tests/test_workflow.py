@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from conftest import ROOT, SHARED_SPEECH, needs_shared_speech, tiny_encoder, write_audio
 
+from conftest import ROOT, SHARED_SPEECH, needs_shared_speech, tiny_encoder, write_audio
 from zipquant import contract, rknn_file
 
 PARTS = ("Snakefile", "config.yaml", "rules", "scripts", "envs", "profiles", "models")
@@ -297,11 +297,12 @@ def test_failed_build_leaves_no_model_and_a_plain_error(project):
 def test_real_speech_runs_through_by_config_alone(tmp_path):
     project = make_project(tmp_path / "project")
     speech = sorted((SHARED_SPEECH / "mandarin").glob("*.wav"))
-    for name, paths in (("calibration", speech[:5]), ("evaluation", speech[-1:])):
+    for name, paths in (("calibration", speech[:20]), ("evaluation", speech[-1:])):
         rows = "".join(f"{path.stem}\t{path}\n" for path in paths)
         (project / f"{name}.tsv").write_text(f"id\tpath\n{rows}")
     audio = {"calibration": "calibration.tsv", "evaluation": "evaluation.tsv"}
-    configure(project, audio=audio, evaluation={"max_chunks": 5}, variants={"fp16": None})
+    settings = {"evaluation": {"max_chunks": 5}, "calibration": {"rows": 60}}
+    configure(project, audio=audio, variants={"fp16": None}, **settings)
     run(project)
     report = json.loads((project / "results/report/report.json").read_text())
     assert report["variants"]["int8"]["chunks"] == 5
