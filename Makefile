@@ -27,6 +27,6 @@ clean:
 # need. PyTorch comes first and with its own, which differ between its CPU and CUDA builds.
 .venv/installed: envs/requirements.txt
 	$(PYTHON) -m venv --clear .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --constraint $< torch
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --requirement $<
+	$(BIN)/pip install -qq --disable-pip-version-check --constraint $< torch
+	$(BIN)/pip install -qq --disable-pip-version-check --no-deps --requirement $<
 	touch $@

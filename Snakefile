@@ -7,6 +7,7 @@ configfile: "config.yaml"
 
 
 include: "rules/common.smk"
+include: "rules/console.smk"
 include: "rules/inspect.smk"
 include: "rules/index.smk"
 include: "rules/features.smk"
@@ -25,6 +26,8 @@ rule all:
     default_target: True
     input:
         rules.report.output,
+    message:
+        "Everything is made"
 
 
 onsuccess:

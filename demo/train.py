@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 import data
@@ -28,6 +28,36 @@ from zipformer import ZipformerConfig
 
 NEVER = -1e30  # log probability of the impossible; -inf would make the gradient NaN
 AVERAGE_DECAY = 0.995
+LIMIT = 5.0  # magnitude that the output of any projection in the encoder may have at no cost
+PENALTY = 0.05
+LARGEST_STATE = 50.0  # a model with larger states than this is not exported
+
+
+class Magnitudes:
+    """Penalty on large outputs of the encoder's projections.
+
+    The norm at a layer's end hides the scale of what is inside, so without a penalty the residual
+    branches grow without end, beyond float16 and far beyond what one int8 scale can carry.
+    """
+
+    def __init__(self, encoder: nn.Module) -> None:
+        self.penalty: Tensor | float = 0.0
+        self.largest = 0.0
+        for module in encoder.modules():
+            if isinstance(module, (nn.Linear, nn.Conv1d)):
+                module.register_forward_hook(self.add)
+
+    def add(self, module: nn.Module, _: object, output: Tensor) -> None:
+        """Called after every projection."""
+        if module.training:
+            excess = F.softshrink(output, LIMIT)
+            self.penalty = self.penalty + excess.square().mean()
+            self.largest = max(self.largest, float(excess.detach().amax()) + LIMIT)
+
+    def take(self) -> Tensor | float:
+        """The penalty of all projections since the last call."""
+        penalty, self.penalty = self.penalty, 0.0
+        return PENALTY * penalty
 
 
 def path_loss(model: Transducer, encoded: Tensor, batch: dict[str, Tensor]) -> Tensor:
@@ -75,6 +105,16 @@ def frame_loss(model: Transducer, encoded: Tensor, batch: dict[str, Tensor]) -> 
     """Cross entropy of each frame's digit over the frames of the utterances."""
     inside = torch.arange(encoded.size(1)) < batch["frames"][:, None]
     return F.cross_entropy(model.frame_head(encoded)[inside], batch["labels"][inside])
+
+
+@torch.no_grad()
+def largest_state(model: Transducer, utterances: list[data.Utterance]) -> float:
+    """The largest magnitude in any state but the frame counters at the end of some utterances."""
+    model.eval()
+    batch = data.collate(utterances, [data.features(u.samples) for u in utterances])
+    x = torch.from_numpy(batch["x"])
+    _, states = model.encoder(x, model.config.initial_states(len(utterances)))
+    return max(float(s.abs().max()) for s in states if s.is_floating_point())
 
 
 @torch.no_grad()
@@ -137,9 +177,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--export", type=Path, help="folder for the ONNX files of the best model so far"
     )
-    parser.add_argument("--steps", type=int, default=2000)
-    parser.add_argument("--warm", type=int, default=400, help="steps along one alignment path")
-    parser.add_argument("--every", type=int, default=100, help="steps between two validations")
+    parser.add_argument("--steps", type=int, default=1350)
+    parser.add_argument("--warm", type=int, default=300, help="steps along one alignment path")
+    parser.add_argument("--every", type=int, default=150, help="steps between two validations")
     parser.add_argument("--rate", type=float, default=2.5e-3)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--threads", type=int, default=2)
@@ -162,6 +202,7 @@ def main() -> None:
     others = [p for p in model.parameters() if p.dim() <= 1]
     groups = [{"params": decayed, "weight_decay": 0.03}, {"params": others, "weight_decay": 0.0}]
     optimizer = torch.optim.AdamW(groups, lr=args.rate, betas=(0.9, 0.98))
+    magnitudes = Magnitudes(model.encoder)
     first, best, spent = 0, math.inf, 0.0
     checkpoint = args.work / "last.pt"
     if checkpoint.exists():
@@ -194,6 +235,7 @@ def main() -> None:
             loss = path_loss(model, encoded, batch) + frame_loss(model, encoded, batch)
         else:
             loss = transducer_loss(model, encoded, batch) + 0.3 * frame_loss(model, encoded, batch)
+        loss = loss + magnitudes.take()
         optimizer.zero_grad()
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 2.0)
@@ -206,14 +248,16 @@ def main() -> None:
                 mean.lerp_(new, 1 - decay)
         done = step + 1
         if done % 25 == 0:
-            spent = time.monotonic() - began
-            print(
-                f"{done} loss {np.mean(losses[-25:]):.4f} grad {norm:.2f} {spent:.0f} s", flush=True
-            )
+            spent, mean_loss = time.monotonic() - began, np.mean(losses[-25:])
+            print(f"{done} loss {mean_loss:.4f} grad {norm:.2f}", end=" ")
+            print(f"largest {magnitudes.largest:.1f} {spent:.0f} s", flush=True)
+            magnitudes.largest = 0.0
         if done % args.every == 0 or done == args.steps:
             rates = error_rate(average, people), error_rate(average, voices)
             print(f"{done} WER recordings {rates[0]:.2f} voices {rates[1]:.2f}", flush=True)
-            if sum(rates) <= best and not args.overfit:
+            state_size = largest_state(average, people[::3] + voices[::3])
+            print(f"{done} largest state {state_size:.1f}", flush=True)
+            if sum(rates) <= best and state_size <= LARGEST_STATE and not args.overfit:
                 best = sum(rates)
                 if args.export:
                     worst = export_all(average, args.export)
