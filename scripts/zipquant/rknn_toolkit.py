@@ -6,7 +6,7 @@ makes from them the .rknn as well as a model that the simulator runs, with no se
 The toolkit cannot simulate an .rknn that was loaded from a file.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import chdir
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def build(
     Raises:
         UserError: a step of the toolkit failed.
     """
-    model, work = model.resolve(), work.resolve()
+    work = work.resolve()
     (work / TOOLKIT).mkdir(parents=True, exist_ok=True)
     quantized = {
         "quantized_dtype": dtype,
@@ -71,34 +71,24 @@ def build(
         "quantized_method": method,
     }
     rknn = RKNN(verbose=False)
-    _must(
-        rknn.config(
-            target_platform=platform,
-            custom_string=custom_string(contract),
-            **(quantized if dataset else {}),
-        ),
-        "config",
+    settings = quantized if dataset else {}
+    _run(
+        rknn.config,
+        target_platform=platform,
+        custom_string=custom_string(contract),
+        **settings,
     )
-    _must(
-        rknn.load_onnx(
-            str(model),
-            inputs=[tensor.name for tensor in contract.inputs],
-            # Fixes the batch axis, which the toolkit does not take as a variable.
-            input_size_list=[list(tensor.shape) for tensor in contract.inputs],
-        ),
-        "load_onnx",
-    )
+    _load(rknn, model, contract)
     if dataset:
-        dataset = dataset.resolve()
         # The toolkit writes the first step's files into the current directory.
         with chdir(work / TOOLKIT):
-            _must(rknn.hybrid_quantization_step1(dataset=str(dataset)), "hybrid_quantization_step1")
+            _run(rknn.hybrid_quantization_step1, dataset=str(dataset.resolve()))
         rknn.release()
         rknn = _step2(work)
     else:
-        _must(rknn.build(do_quantization=False), "build")
+        _run(rknn.build, do_quantization=False)
     with files.atomic(work / "encoder.rknn") as temporary:
-        _must(rknn.export_rknn(str(temporary)), "export_rknn")
+        _run(rknn.export_rknn, str(temporary))
         with open(temporary, "rb") as file:
             if file.read(len(MAGIC)) != MAGIC:
                 raise UserError(f"rknn-toolkit2 wrote a file to {work} that is no .rknn")
@@ -119,19 +109,12 @@ class Simulator:
     def __init__(self, model: Path, contract: Contract, work: Path, platform: str, dtype: str):
         if dtype == "float16":
             self._rknn = RKNN(verbose=False)
-            _must(self._rknn.config(target_platform=platform), "config")
-            _must(
-                self._rknn.load_onnx(
-                    str(model.resolve()),
-                    inputs=[tensor.name for tensor in contract.inputs],
-                    input_size_list=[list(tensor.shape) for tensor in contract.inputs],
-                ),
-                "load_onnx",
-            )
-            _must(self._rknn.build(do_quantization=False), "build")
+            _run(self._rknn.config, target_platform=platform)
+            _load(self._rknn, model, contract)
+            _run(self._rknn.build, do_quantization=False)
         else:
             self._rknn = _step2(work.resolve())
-        _must(self._rknn.init_runtime(), "init_runtime")
+        _run(self._rknn.init_runtime)
         # Without it the toolkit takes 4-D states as NHWC.
         self._layout = ["nchw"] * len(contract.inputs)
         self._states = contract.states
@@ -150,18 +133,26 @@ class Simulator:
         ]
 
 
+def _load(rknn: RKNN, model: Path, contract: Contract) -> None:
+    _run(
+        rknn.load_onnx,
+        str(model.resolve()),
+        inputs=[tensor.name for tensor in contract.inputs],
+        # Fixes the batch axis, which the toolkit does not take as a variable.
+        input_size_list=[list(tensor.shape) for tensor in contract.inputs],
+    )
+
+
 def _step2(work: Path) -> RKNN:
     # The toolkit names them after the ONNX file.
     parts = {suffix: _only(work / TOOLKIT, suffix) for suffix in (".model", ".data", ".cfg")}
     # No config() here: the toolkit takes the first step's and refuses another one.
     rknn = RKNN(verbose=False)
-    _must(
-        rknn.hybrid_quantization_step2(
-            model_input=parts[".model"],
-            data_input=parts[".data"],
-            model_quantization_cfg=parts[".cfg"],
-        ),
-        "hybrid_quantization_step2",
+    _run(
+        rknn.hybrid_quantization_step2,
+        model_input=parts[".model"],
+        data_input=parts[".data"],
+        model_quantization_cfg=parts[".cfg"],
     )
     return rknn
 
@@ -176,6 +167,13 @@ def _only(folder: Path, suffix: str) -> str:
     return str(found[0])
 
 
-def _must(code: int, step: str) -> None:
+def _run(step: Callable[..., int], *arguments, **options) -> None:
+    """Run one step of the toolkit, which tells of failures by codes or exceptions."""
+    try:
+        code = step(*arguments, **options)
+    except Exception as error:
+        # The text is the toolkit's own traceback, with the cause in its last line.
+        cause = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        raise UserError(f"rknn-toolkit2's {step.__name__} failed: {cause[0].strip()}") from None
     if code != 0:
-        raise UserError(f"rknn-toolkit2's {step} failed; its last words are in the log")
+        raise UserError(f"rknn-toolkit2's {step.__name__} failed; its last words are in the log")
