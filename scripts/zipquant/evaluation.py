@@ -1,6 +1,6 @@
 """Accuracy of a built variant against the float model, chunk by chunk, output by output."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +50,8 @@ def evaluate(
     reference: Encoder,
     candidate: Encoder,
     contract: Contract,
-    utterances: Sequence[tuple[str, np.ndarray]],
+    utterances: Iterable[tuple[str, np.ndarray]],
+    total: int = 0,
 ) -> pd.DataFrame:
     """Run utterances through both models and compare every output of every chunk.
 
@@ -59,13 +60,13 @@ def evaluate(
         candidate: the variant.
         contract: the contract of both.
         utterances: id and features of each utterance.
+        total: how many chunks they have together, for the progress lines.
 
     Returns:
         One row for each utterance, chunk, mode (`ONE_STEP`, `FREE_RUNNING`) and output, with the
         columns of `compare`.
     """
     records = []
-    total = sum(contract.chunk_count(len(frames)) for _, frames in utterances)
     progress = Progress("chunks", total)
     for utterance_id, frames in utterances:
         states: list[np.ndarray] = []
@@ -112,19 +113,19 @@ def evaluate_shard(
     build = files.read_json(work / "build.json")
     if files.sha256(work / "encoder.rknn") != build["rknn_sha256"]:
         raise UserError(f"{work} has been changed since it was built: delete it and run again")
-    frames = contract.chunk_frames + 1 + (max_chunks - 1) * contract.chunk_shift
+    # So many frames make max_chunks chunks.
+    longest = contract.chunk_frames + 1 + (max_chunks - 1) * contract.chunk_shift
     with FeatureReader(features) as reader:
-        utterances = [
-            (name, reader.frames(i)[: frames if max_chunks else None])
-            for i, name in enumerate(reader.ids)
-        ]
-    if utterances:
-        simulator = rknn_toolkit.Simulator(
-            Path(model), contract, work, build["platform"], build["dtype"]
-        )
-        table = evaluate(OnnxEncoder(model, contract), simulator, contract, utterances)
-    else:  # nothing to build a simulator for
-        table = evaluate(None, None, contract, [])
+        counts = [min(n, longest) if max_chunks else n for n in reader.frame_counts]
+        total = sum(contract.chunk_count(count) for count in counts)
+        utterances = ((name, reader.frames(i)[: counts[i]]) for i, name in enumerate(reader.ids))
+        simulator = None
+        if total:  # else there is nothing to build one for
+            simulator = rknn_toolkit.Simulator(
+                Path(model), contract, work, build["platform"], build["dtype"]
+            )
+        reference = OnnxEncoder(model, contract)
+        table = evaluate(reference, simulator, contract, utterances, total)
     with files.atomic(output) as temporary:
         table.to_parquet(temporary, index=False)
 

@@ -18,7 +18,7 @@ class Entry:
         id: name of the utterance.
         path: its audio file.
         seconds: duration of the audio at 16 kHz.
-        sha256: hash of the file's content.
+        sha256: hash of the file's content; empty for a skipped file.
         problem: why the file is skipped; empty for a usable file.
     """
 
@@ -52,13 +52,12 @@ def write(
     for utterance_id, path in zip(ids, paths, strict=True):
         try:
             seconds, problem = len(audio.load(path, channels)) / audio.SAMPLE_RATE, ""
+            content = files.sha256(path)
         except UserError as error:
-            seconds, problem = 0.0, str(error)
+            seconds, problem, content = 0.0, str(error), ""
             print(f"warning: {problem}: skipped", file=sys.stderr)
         entries.append(
-            Entry(
-                utterance_id, path, f"{seconds:.3f}", files.sha256(path), " ".join(problem.split())
-            )
+            Entry(utterance_id, path, f"{seconds:.3f}", content, " ".join(problem.split()))
         )
     bad = [entry.problem for entry in entries if entry.problem]
     if bad and on_bad_file == "stop":

@@ -80,9 +80,10 @@ def build(
     )
     _load(rknn, model, contract)
     if dataset:
+        dataset = dataset.resolve()
         # The toolkit writes the first step's files into the current directory.
         with chdir(work / TOOLKIT):
-            _run(rknn.hybrid_quantization_step1, dataset=str(dataset.resolve()))
+            _run(rknn.hybrid_quantization_step1, dataset=str(dataset))
         rknn.release()
         rknn = _step2(work)
     else:

@@ -11,8 +11,11 @@ from zipquant.contract import Contract
 from zipquant.feature_store import FeatureReader
 from zipquant.features import FRAMES_PER_SECOND
 from zipquant.progress import Progress
-from zipquant.streaming import OnnxEncoder, Step, stream
+from zipquant.streaming import OnnxEncoder, stream
 from zipquant.trace_store import TraceWriter
+
+RANGES = ("min", "max", "rms")
+"""What the table says of each tensor of a chunk."""
 
 
 def trace_shard(
@@ -40,41 +43,40 @@ def trace_shard(
     """
     contract = Contract.load(contract_file)
     encoder = OnnxEncoder(model, contract)
-    names = [tensor.name for tensor in contract.inputs]
-    records: dict[int, dict] = {}
     with FeatureReader(features) as reader:
         chunks = [contract.chunk_count(count) for count in reader.frame_counts]
         first_rows = list(itertools.accumulate(chunks, initial=0))
+        rows = first_rows[-1]
         # Longest first: the lanes stay full until near the end.
         order = sorted(range(len(chunks)), key=lambda position: -chunks[position])
         steps = stream(encoder, contract, (reader.frames(p) for p in order), lanes)
-        progress = Progress("chunks", first_rows[-1])
-        with TraceWriter(trace, contract, first_rows[-1]) as writer:
+        names = [*(tensor.name for tensor in contract.inputs), contract.encoder_out]
+        ranges = np.empty((rows, len(names), len(RANGES)))
+        energy = np.empty(rows)
+        progress = Progress("chunks", rows)
+        with TraceWriter(trace, contract, rows) as writer:
             for step in steps:
-                position = order[step.utterance]
-                row = first_rows[position] + step.chunk
+                row = first_rows[order[step.utterance]] + step.chunk
                 writer.write(row, step.inputs)
-                records[row] = {
-                    "utterance": reader.ids[position],
-                    "chunk": step.chunk,
-                    "row": row,
-                    "time": step.chunk * contract.chunk_shift / FRAMES_PER_SECOND,
-                    "energy": float(step.inputs[0].mean()),
-                    **_ranges(names, contract.encoder_out, step),
-                }
+                energy[row] = step.inputs[0].mean()
+                ranges[row] = [_range(array) for array in (*step.inputs, step.encoder_out)]
                 progress.advance()
-    frame = pd.DataFrame([records[row] for row in sorted(records)])
-    if frame.empty:  # a shard without usable audio still has a table that can be read
-        frame = pd.DataFrame(columns=["utterance", "chunk", "row", "time", "energy"])
+        chunk = [index for count in chunks for index in range(count)]
+        frame = pd.DataFrame(
+            {
+                "utterance": np.repeat(np.array(reader.ids, dtype=object), chunks),
+                "chunk": chunk,
+                "row": np.arange(rows),
+                "time": np.array(chunk) * contract.chunk_shift / FRAMES_PER_SECOND,
+                "energy": energy,
+            }
+        )
+    columns = [f"{name}.{kind}" for name in names for kind in RANGES]
+    measured = pd.DataFrame(ranges.reshape(rows, -1), columns=columns)
     with files.atomic(table) as temporary:
-        frame.to_parquet(temporary, index=False)
+        pd.concat([frame, measured], axis=1).to_parquet(temporary, index=False)
 
 
-def _ranges(names: list[str], encoder_out: str, step: Step) -> dict[str, float]:
-    ranges = {}
-    for name, array in zip([*names, encoder_out], [*step.inputs, step.encoder_out], strict=True):
-        values = array.astype(np.float64, copy=False)
-        ranges[f"{name}.min"] = float(values.min())
-        ranges[f"{name}.max"] = float(values.max())
-        ranges[f"{name}.rms"] = float(np.sqrt(np.mean(np.square(values))))
-    return ranges
+def _range(array: np.ndarray) -> tuple[float, float, float]:
+    values = array.astype(np.float64)
+    return values.min(), values.max(), np.sqrt(np.mean(np.square(values)))
