@@ -54,7 +54,7 @@ def _explain(error: jsonschema.ValidationError) -> list[str]:
     if error.validator == "enum":
         known = [str(value) for value in error.validator_value]
         hint = _nearest(str(error.instance), known)
-        return [f"{where}: '{error.instance}' is not known{hint}; known are {', '.join(known)}"]
+        return [f"{where}: '{error.instance}' is not known{hint or '.'} Known: {', '.join(known)}"]
     return [f"{where or 'the file'}: {error.message}"]
 
 
