@@ -7,12 +7,12 @@ short phrase from espeak-ng. Strings are units laid on a time line with pauses b
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import kaldi_native_fbank as knf
 import numpy as np
 import scipy.fft
 import scipy.signal
@@ -20,8 +20,12 @@ import soundfile as sf
 import soxr
 from torch.utils.data import Dataset
 
+# The model is trained on the very features that the workflow computes.
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
+
 from speak import ACCENTS, HELD_OUT, RATE, VARIANTS, speak
 from transducer import WORDS
+from zipquant.features import fbank
 
 TAIL = 0.66  # seconds of zeros after every utterance, as in sherpa-onnx's own examples
 FRAME = 0.04  # seconds between two encoder outputs
@@ -72,18 +76,8 @@ def features(samples: np.ndarray, tail: float = TAIL) -> np.ndarray:
     """Log-mel features (frames, 80), one frame each 10 ms, as sherpa-onnx computes them, with zeros
     appended.
     """
-    options = knf.FbankOptions()
-    options.frame_opts.samp_freq = RATE
-    options.frame_opts.dither = 0.0
-    options.frame_opts.snip_edges = False
-    options.mel_opts.num_bins = 80
-    options.mel_opts.low_freq = 20
-    options.mel_opts.high_freq = -400
-    fbank = knf.OnlineFbank(options)
     padded = np.concatenate([samples, np.zeros(int(tail * RATE))]).astype(np.float32)
-    fbank.accept_waveform(RATE, padded.tolist())
-    fbank.input_finished()
-    return np.stack([fbank.get_frame(i) for i in range(fbank.num_frames_ready)])
+    return fbank(padded)
 
 
 def chunk_count(frames: int, segment: int = 39, step: int = 32) -> int:

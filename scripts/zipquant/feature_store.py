@@ -10,11 +10,10 @@ from zipquant import files
 from zipquant.errors import UserError
 
 COMPRESSION = hdf5plugin.Blosc2(cname="zstd", clevel=3, filters=hdf5plugin.Blosc2.BITSHUFFLE)
-"""Bit shuffling before zstd: the best ratio for float32 of all filters that keep up with one core.
+"""Bit shuffling before zstd, since neighbouring float32 values share their upper bits."""
 
-HDF5's Fletcher-32 checksum of every block, `CHECKED`, turns damage into a read error.
-"""
 CHECKED = {"fletcher32": True, **COMPRESSION}
+"""With HDF5's Fletcher-32 checksum of every block, so that damage becomes a read error."""
 
 
 class FeatureWriter:

@@ -1,6 +1,5 @@
 """Log-mel features, computed by the library that sherpa-onnx itself computes them with."""
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import kaldi_native_fbank as knf
@@ -73,11 +72,6 @@ def extract_shard(
     Raises:
         UserError: a file of the index has vanished or has been damaged since it was indexed.
     """
-
-    def computed() -> Iterable[tuple[str, np.ndarray]]:
-        for entry in index.read_usable(index_file):
-            yield entry.id, extract(entry.path, channels, tail_padding)
-
     with FeatureWriter(output) as writer:
-        for utterance_id, frames in computed():
-            writer.add(utterance_id, frames)
+        for entry in index.read_usable(index_file):
+            writer.add(entry.id, extract(entry.path, channels, tail_padding))

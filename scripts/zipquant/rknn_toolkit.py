@@ -65,29 +65,23 @@ def build(
     """
     work = work.resolve()
     (work / TOOLKIT).mkdir(parents=True, exist_ok=True)
-    quantized = {
-        "quantized_dtype": dtype,
-        "quantized_algorithm": algorithm,
-        "quantized_method": method,
-    }
-    rknn = RKNN(verbose=False)
-    settings = quantized if dataset else {}
-    _run(
-        rknn.config,
-        target_platform=platform,
-        custom_string=custom_string(contract),
-        **settings,
-    )
-    _load(rknn, model, contract)
     if dataset:
         dataset = dataset.resolve()
+        rknn = _load(
+            model,
+            contract,
+            platform,
+            quantized_dtype=dtype,
+            quantized_algorithm=algorithm,
+            quantized_method=method,
+        )
         # The toolkit writes the first step's files into the current directory.
         with chdir(work / TOOLKIT):
             _run(rknn.hybrid_quantization_step1, dataset=str(dataset))
         rknn.release()
         rknn = _step2(work)
     else:
-        _run(rknn.build, do_quantization=False)
+        rknn = _build_float16(model, contract, platform)
     with files.atomic(work / "encoder.rknn") as temporary:
         _run(rknn.export_rknn, str(temporary))
         with open(temporary, "rb") as file:
@@ -109,10 +103,7 @@ class Simulator:
 
     def __init__(self, model: Path, contract: Contract, work: Path, platform: str, dtype: str):
         if dtype == "float16":
-            self._rknn = RKNN(verbose=False)
-            _run(self._rknn.config, target_platform=platform)
-            _load(self._rknn, model, contract)
-            _run(self._rknn.build, do_quantization=False)
+            self._rknn = _build_float16(model, contract, platform)
         else:
             self._rknn = _step2(work.resolve())
         _run(self._rknn.init_runtime)
@@ -134,7 +125,14 @@ class Simulator:
         ]
 
 
-def _load(rknn: RKNN, model: Path, contract: Contract) -> None:
+def _load(model: Path, contract: Contract, platform: str, **quantization: str) -> RKNN:
+    rknn = RKNN(verbose=False)
+    _run(
+        rknn.config,
+        target_platform=platform,
+        custom_string=custom_string(contract),
+        **quantization,
+    )
     _run(
         rknn.load_onnx,
         str(model.resolve()),
@@ -142,6 +140,13 @@ def _load(rknn: RKNN, model: Path, contract: Contract) -> None:
         # Fixes the batch axis, which the toolkit does not take as a variable.
         input_size_list=[list(tensor.shape) for tensor in contract.inputs],
     )
+    return rknn
+
+
+def _build_float16(model: Path, contract: Contract, platform: str) -> RKNN:
+    rknn = _load(model, contract, platform)
+    _run(rknn.build, do_quantization=False)
+    return rknn
 
 
 def _step2(work: Path) -> RKNN:
