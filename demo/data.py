@@ -140,7 +140,7 @@ def make_voices(count: int, variants: tuple[str, ...], seed: int) -> dict[str, S
     plans = []
     for i in range(count):
         accent = ACCENTS[rng.integers(len(ACCENTS))]
-        speed, pitch = int(rng.integers(110, 230)), int(rng.integers(15, 90))
+        speed, pitch = int(rng.integers(80, 230)), int(rng.integers(15, 90))
         phrases = rng.integers(0, 10, (4, 3))
         plans.append((accent, variants[i % len(variants)], speed, pitch, phrases))
     with ThreadPoolExecutor(2) as pool:
@@ -149,8 +149,8 @@ def make_voices(count: int, variants: tuple[str, ...], seed: int) -> dict[str, S
 
 
 def training_speakers(digits: Path) -> dict[str, Speaker]:
-    """Recordings 10 to 49 of every person, and 120 espeak-ng voices."""
-    return load_recordings(digits, range(10, 50)) | make_voices(120, VARIANTS, seed=1)
+    """Recordings 10 to 49 of every person, and 200 espeak-ng voices."""
+    return load_recordings(digits, range(10, 50)) | make_voices(200, VARIANTS, seed=1)
 
 
 def held_out_recordings(digits: Path) -> dict[str, Speaker]:
