@@ -17,6 +17,11 @@ from zipquant import contract, rknn_file
 
 PARTS = ("Snakefile", "config.yaml", "rules", "scripts", "envs", "profiles", "models")
 CALIBRATION_FILES, EVALUATION_FILES = 6, 2
+AUDIO = {
+    "calibration": "audio/calibration",
+    "evaluation": "audio/evaluation",
+    "shards": {"calibration": 3, "evaluation": 1},
+}
 
 
 def snakemake(project: Path, *arguments: str, cores: int = 2) -> subprocess.CompletedProcess:
@@ -51,11 +56,7 @@ def planned(project: Path) -> dict[str, int]:
 def configure(project: Path, **changes) -> None:
     """Write the project's my.yaml."""
     settings = {
-        "audio": {
-            "calibration": "audio/calibration",
-            "evaluation": "audio/evaluation",
-            "shards": {"calibration": 3, "evaluation": 1},
-        },
+        "audio": AUDIO,
         "calibration": {"rows": 12},
     }
     (project / "my.yaml").write_text(yaml.safe_dump(settings | changes))
@@ -155,8 +156,7 @@ def test_texts_are_compared_with_the_float_models_own_where_there_are_no_transcr
 def test_transcripts_rerun_no_simulator_and_give_error_rates(project):
     rows = [f"e{n}\taudio/evaluation/e{n}.wav\tsix {'ten' * n}\n" for n in range(2)]
     (project / "spoken.tsv").write_text("id\tpath\ttext\n" + "".join(rows))
-    audio = {"audio": {"evaluation": "spoken.tsv", "calibration": "audio/calibration"}}
-    configure(project, **audio)
+    configure(project, audio=AUDIO | {"evaluation": "spoken.tsv"})
     done = snakemake(project)
     assert done.returncode == 0, done.stdout + done.stderr
     warning = "1 of 2 transcripts hold words that the tokens in models/demo/tokens.txt cannot"
@@ -249,12 +249,8 @@ def shards(project: Path) -> list[Path]:
 @pytest.mark.parametrize(("count", "cores"), [(1, 1), (5, 2)])
 def test_calibration_set_is_the_same_for_any_shards_and_cores(finished, tmp_path, count, cores):
     project = make_project(tmp_path / "project")
-    audio = {
-        "calibration": "audio/calibration",
-        "evaluation": "audio/evaluation",
-        "shards": {"calibration": count, "evaluation": 1},
-    }
-    configure(project, audio=audio, traces={"lanes": count})
+    shards = {"calibration": count, "evaluation": 1}
+    configure(project, audio=AUDIO | {"shards": shards}, traces={"lanes": count})
     run(project, "results/calibration/dataset.txt", cores=cores)
     expected = finished / "results/calibration"
     produced = project / "results/calibration"
@@ -336,8 +332,7 @@ def test_evaluation_audio_that_is_calibrated_with_stops_before_heavy_jobs(fresh)
 
 def test_overlap_can_be_only_warned_of(project):
     shutil.copy(project / "audio/calibration/c2.wav", project / "audio/evaluation/e0.wav")
-    audio = {"evaluation": "audio/evaluation", "calibration": "audio/calibration"}
-    configure(project, audio=audio | {"on_overlap": "warn"}, variants={"fp16": None})
+    configure(project, audio=AUDIO | {"on_overlap": "warn"}, variants={"fp16": None})
     run(project)
     report = json.loads((project / "results/report/report.json").read_text())
     (warning,) = report["warnings"]
@@ -347,12 +342,7 @@ def test_overlap_can_be_only_warned_of(project):
 
 def test_bad_file_with_stop_ends_before_heavy_jobs_and_is_told_last(fresh):
     (fresh / "audio/calibration/broken.wav").write_text("no audio")
-    audio = {
-        "calibration": "audio/calibration",
-        "evaluation": "audio/evaluation",
-        "on_bad_file": "stop",
-    }
-    configure(fresh, audio=audio)
+    configure(fresh, audio=AUDIO | {"on_bad_file": "stop"})
     done = snakemake(fresh)
     assert done.returncode != 0
     assert "Traceback" not in done.stdout + done.stderr
