@@ -312,7 +312,7 @@ def test_tokens_of_another_model_are_refused(fresh):
 def test_transcripts_of_another_language_are_refused(fresh):
     rows = [f"e{number}\taudio/evaluation/e{number}.wav\t你好\n" for number in range(2)]
     (fresh / "spoken.tsv").write_text("id\tpath\ttext\n" + "".join(rows))
-    configure(fresh, audio={"evaluation": "spoken.tsv"})
+    configure(fresh, audio=AUDIO | {"evaluation": "spoken.tsv"})
     message = refuse(fresh)
     assert "spoken.tsv: 2 of 2 transcripts hold words" in message
     assert "the first is '你' in 'e0'" in message
