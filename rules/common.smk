@@ -101,6 +101,13 @@ def recognizer_files() -> dict[str, str]:
     return {"tokens": RECOGNIZER.tokens, **paths}
 
 
+def context_size() -> int | None:
+    """Tokens that the decoder looks back; None where there is no decoder."""
+    if RECOGNIZER is None or RECOGNIZER.decoder is None:
+        return None
+    return RECOGNIZER.decoder.inputs[0].shape[1]
+
+
 def transcripts() -> dict[str, str]:
     """The evaluation manifest; a folder has no transcripts."""
     source = config["audio"]["evaluation"]

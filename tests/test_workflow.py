@@ -98,7 +98,11 @@ def test_whole_line_ends_with_a_built_model_and_figures(finished):
     assert len(model.inputs) == 36
     types = rknn_file.io_types(encoder)
     assert {tensor.name for tensor in model.inputs} | set(model.outputs) == set(types)
-    assert types["x"] == "int8" and types["cached_len_0"] == "int64"
+    assert set(types.values()) == {"float16", "int64"}
+    assert types["x"] == "float16" and types["cached_len_0"] == "int64"
+    build = json.loads((encoder.parent / "build.json").read_text())
+    assert build["running_means"] == [f"new_cached_avg_{stack}" for stack in range(5)]
+    assert build["refusals"] == []
     report = json.loads((results / "report/report.json").read_text())
     # A wrong layout, a lost state or an uncalibrated model each fall far below these.
     for variant, least in (("int8", 25), ("fp16", 50)):
