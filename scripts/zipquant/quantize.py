@@ -82,7 +82,7 @@ def build_variant(
             f"{rknn} lacks {', '.join(missing)}: rknn-toolkit2 has dropped inputs or outputs of "
             "the model, so the states cannot be handed on"
         )
-    custom_string = rknn_toolkit.custom_string(contract.metadata)
+    custom_string = rknn_file.custom_string(rknn)
     record = {
         "platform": platform,
         "dtype": dtype,

@@ -25,15 +25,7 @@ def refusals(types: Mapping[str, str], custom_string: str) -> list[str]:
         types: type of each input and output, by name.
         custom_string: the metadata in the file.
     """
-    found = []
-    others = sorted({kind for kind in types.values() if kind not in TYPES})
-    if others:
-        names = [name for name, kind in types.items() if kind in others]
-        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        found.append(
-            f"'Unsupported tensor type': {names[0]}{more} of type {', '.join(others)} (set "
-            "io_dtype to float16)"
-        )
+    found = type_refusals(types)
     entries = dict(entry.split("=", 1) for entry in custom_string.split(";") if "=" in entry)
     missing = [key for key in KEYS.get(entries.get("model_type", ""), ()) if key not in entries]
     if "model_type" not in entries:
@@ -44,3 +36,20 @@ def refusals(types: Mapping[str, str], custom_string: str) -> list[str]:
         size = len(custom_string.encode())
         found.append(f"its custom string has {size} bytes, of which {LONGEST - 1} are read")
     return found
+
+
+def type_refusals(types: Mapping[str, str]) -> list[str]:
+    """Return whether there are inputs or outputs of types that the runtime does not handle.
+
+    Args:
+        types: type of each input and output, by name.
+    """
+    others = sorted({kind for kind in types.values() if kind not in TYPES})
+    if not others:
+        return []
+    names = [name for name, kind in types.items() if kind in others]
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return [
+        f"'Unsupported tensor type': {names[0]}{more} of type {', '.join(others)} (set io_dtype to "
+        "float16)"
+    ]
