@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import tiny_encoder
+from conftest import chunk_table, tiny_encoder
 from zipquant import calibration, contract, manifest, sampling
 from zipquant.errors import UserError
 from zipquant.trace_store import TraceWriter
@@ -77,10 +77,16 @@ def test_sample_is_uniform():
 
 
 def test_no_chunk_at_all_is_refused(tmp_path):
-    empty = pd.DataFrame({"utterance": [], "chunk": [], "row": []})
-    empty.to_parquet(tmp_path / "t.parquet")
-    with pytest.raises(UserError, match="not a single chunk"):
-        sampling.sample([tmp_path / "t.parquet"], tmp_path / "s.tsv", 10, 0)
+    model = contract.inspect(tiny_encoder(tmp_path / "e.onnx"))
+    model.save(tmp_path / "model.json")
+    chunk_table(model, "a", 0).to_parquet(tmp_path / "t.parquet")
+    outputs = [tmp_path / name for name in ("s.tsv", "c.tsv", "o.tsv")]
+    for strategy in sampling.STRATEGIES:
+        with pytest.raises(UserError, match="not a single chunk"):
+            sampling.sample(
+                [tmp_path / "t.parquet"], tmp_path / "model.json", *outputs, strategy, 10, 0
+            )
+    assert not any(path.exists() for path in outputs)
 
 
 @pytest.fixture
@@ -98,10 +104,11 @@ def written(tmp_path):
                 cache = random.normal(size=(1, 6, 80)).astype(np.float32) * min(chunk, 1)
                 rows[utterance, chunk] = [x, cache, np.array([4 * chunk])]
                 writer.write(chunk, rows[utterance, chunk])
-        table = pd.DataFrame({"utterance": [utterance] * 3, "chunk": range(3), "row": range(3)})
+        table = chunk_table(model, utterance, 3)
         table.to_parquet(tmp_path / f"{shard}.parquet")
         frames.append(tmp_path / f"{shard}.parquet")
-    sampling.sample(frames, tmp_path / "sample.tsv", 6, 7)
+    outputs = [tmp_path / name for name in ("sample.tsv", "coverage.tsv", "outliers.tsv")]
+    sampling.sample(frames, tmp_path / "model.json", *outputs, "uniform", 6, 7)
     traces = [tmp_path / "0.h5", tmp_path / "1.h5"]
     dataset = tmp_path / "dataset.txt"
     calibration.write(
