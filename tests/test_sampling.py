@@ -1,7 +1,6 @@
 """The global sample and the calibration set."""
 
 import itertools
-import re
 
 import numpy as np
 import pandas as pd
@@ -148,62 +147,6 @@ def test_same_input_gives_the_same_bytes(written, tmp_path):
     assert (again / "dataset.txt").read_bytes() == dataset.read_bytes()
     for path in (tmp_path / "arrays").iterdir():
         assert (again / "arrays" / path.name).read_bytes() == path.read_bytes()
-
-
-def damage_first(dataset, change, keep_name=True):
-    """Change the array behind the first row's second input; keep its name or mend that too."""
-    lines = dataset.read_text().splitlines()
-    path = lines[0].split(" ")[1]
-    target = dataset.parent / path
-    content = change(target)
-    target.write_bytes(content)
-    if not keep_name:
-        name = re.sub(r"[0-9a-f]{20}", calibration._digest(content), path)
-        target.rename(dataset.parent / name)
-        dataset.write_text("\n".join(lines).replace(path, name) + "\n")
-
-
-def saved(array, tmp_path):
-    np.save(tmp_path / "array.npy", array)
-    return (tmp_path / "array.npy").read_bytes()
-
-
-def test_changed_array_is_noticed(written):
-    model, dataset, _ = written
-    damage_first(dataset, lambda path: path.read_bytes()[:-1] + b"\x01")
-    with pytest.raises(UserError, match=r"row 1, input 'cached_x': .* has been changed"):
-        calibration.check(dataset, model)
-
-
-@pytest.mark.parametrize(
-    ("array", "message"),
-    [
-        (np.zeros((1, 6, 80), np.float64), "is float64"),
-        (np.zeros((6, 80), np.float32), r"\[6, 80\], but the model takes float32 \[1, 6, 80\]"),
-        (np.full((1, 6, 80), np.nan, np.float32), "NaN"),
-        (np.full((1, 6, 80), np.inf, np.float32), "infinite"),
-    ],
-)
-def test_wrong_array_is_named(written, tmp_path, array, message):
-    model, dataset, _ = written
-    damage_first(dataset, lambda _: saved(array, tmp_path), keep_name=False)
-    with pytest.raises(UserError, match=f"row 1, input 'cached_x'.*{message}"):
-        calibration.check(dataset, model)
-
-
-def test_missing_array_missing_column_and_empty_set_are_named(written):
-    model, dataset, _ = written
-    lines = dataset.read_text().splitlines()
-    dataset.write_text("\n".join([*lines[:2], lines[2].rsplit(" ", 1)[0], *lines[3:]]))
-    with pytest.raises(UserError, match=r"row 3: 2 path\(s\), but the model has 3 inputs"):
-        calibration.check(dataset, model)
-    dataset.write_text("")
-    with pytest.raises(UserError, match="has no rows"):
-        calibration.check(dataset, model)
-    dataset.write_text("\n".join(lines))
-    (dataset.parent / lines[0].split(" ")[0]).unlink()
-    with pytest.raises(UserError, match=r"row 1, input 'x': .* cannot be read"):
-        calibration.check(dataset, model)
 
 
 def test_priorities_do_not_collide():

@@ -4,7 +4,7 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-from zipquant import calibration, files, rknn_file, rknn_toolkit
+from zipquant import files, rknn_file, rknn_toolkit, validation
 from zipquant.contract import Contract
 from zipquant.errors import UserError
 
@@ -38,7 +38,7 @@ def build_variant(
     work = Path(work)
     quantized = dtype != "float16"
     if quantized:
-        calibration.check(dataset, contract)
+        validation.check(dataset, contract)
     start = time.monotonic()
     rknn_toolkit.build(
         model=Path(model),
