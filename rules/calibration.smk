@@ -19,7 +19,8 @@ rule sample:
     resources:
         mem_mb=1000,
     params:
-        strategy=config["calibration"]["strategy"],
+        strategy=RECIPE.strategy,
+        guard=RECIPE.front_end == "kaldi",
         rows=config["calibration"]["rows"],
         seed=config["calibration"]["seed"],
     message:
@@ -47,7 +48,9 @@ rule calibration:
     threads: 1
     resources:
         mem_mb=1000,
+    params:
+        states=RECIPE.states,
     message:
-        "Writing the calibration set to {output.dataset}"
+        "Writing the calibration set to {output.dataset}, {params.states} states"
     script:
         "../scripts/calibration.py"

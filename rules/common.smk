@@ -12,7 +12,7 @@ SCRIPTS = Path(workflow.basedir) / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from zipquant import config as configuration
-from zipquant import contract, manifest
+from zipquant import contract, manifest, recipes
 from zipquant.errors import UserError
 
 STARTED = time.time()
@@ -126,6 +126,7 @@ try:
     if workflow.is_main_process:
         # A wrong model is told at once, also by a dry run; the rule `inspect` tries it as well.
         contract.inspect(config["model"]["encoder"], config["model"]["state_outputs"])
+    RECIPE = recipes.resolve(config["calibration"])
     SHARDED = {name: shard_audio(name) for name in SETS}
     VARIANTS = {
         name: settings for name, settings in config["variants"].items() if settings

@@ -11,4 +11,5 @@ run(
     contract_file=snakemake.input.contract,
     output=snakemake.output.dataset,
     arrays=snakemake.output.arrays,
+    states=snakemake.params.states,
 )

@@ -12,6 +12,7 @@ run(
     coverage_file=snakemake.output.coverage,
     outliers_file=snakemake.output.outliers,
     strategy=snakemake.params.strategy,
+    guard=snakemake.params.guard,
     rows=snakemake.params.rows,
     seed=snakemake.params.seed,
 )

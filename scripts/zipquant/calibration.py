@@ -18,6 +18,7 @@ def write(
     contract_file: str | Path,
     output: str | Path,
     arrays: str | Path,
+    states: str = "real",
 ) -> None:
     """Write the calibration set.
 
@@ -32,6 +33,8 @@ def write(
         contract_file: the model's contract.
         output: the dataset.txt to write.
         arrays: the folder to write the npy files to, beside dataset.txt.
+        states: `real` as traced, `zero` in every row, or `none`: rows of features alone, which no
+            build takes.
 
     Raises:
         UserError: a trace file is damaged.
@@ -47,10 +50,21 @@ def write(
             for chunk in group:
                 paths = [
                     _store(arrays, tensor, array)
-                    for tensor, array in zip(contract.inputs, reader.row(chunk.row), strict=True)
+                    for tensor, array in _row(reader.row(chunk.row), contract, states)
                 ]
                 lines[chunk] = " ".join(f"{arrays.name}/{path}" for path in paths)
     files.write_text(output, "".join(f"{lines[chunk]}\n" for chunk in chunks))
+
+
+def _row(
+    arrays: Sequence[np.ndarray], contract: Contract, states: str
+) -> list[tuple[Tensor, np.ndarray]]:
+    """Return the inputs that a row has, with what it holds for each."""
+    if states == "none":
+        return [(contract.x, arrays[0])]
+    if states == "zero":
+        arrays = [arrays[0], *(state.tensor.zeros() for state in contract.states)]
+    return list(zip(contract.inputs, arrays, strict=True))
 
 
 def _store(folder: Path, tensor: Tensor, array: np.ndarray) -> str:

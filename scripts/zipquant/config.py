@@ -53,7 +53,7 @@ def _explain(error: jsonschema.ValidationError) -> list[str]:
         missing = [key for key in error.validator_value if key not in error.instance]
         return [f"'{f'{where}.{key}' if where else key}' is missing" for key in missing]
     if error.validator == "enum":
-        known = [str(value) for value in error.validator_value]
+        known = ["null" if value is None else str(value) for value in error.validator_value]
         hint = _nearest(str(error.instance), known)
         return [f"{where}: '{error.instance}' is not known{hint or '.'} Known: {', '.join(known)}"]
     return [f"{where or 'the file'}: {error.message}"]
