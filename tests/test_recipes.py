@@ -6,7 +6,7 @@ import yaml
 
 from conftest import DEMO_MODEL, ROOT, SHARED_SPEECH, make_audio, needs_shared_speech
 from zipquant import audio, calibration, config, features, recipes, sampling, traces, validation
-from zipquant.feature_store import FeatureWriter
+from zipquant.frame_store import FrameWriter
 from zipquant.recipes import Recipe
 
 
@@ -72,7 +72,7 @@ def traced(tmp_path_factory, demo_contract):
     """A folder with the trace of two made-up utterances and a sample of eight chunks."""
     folder = tmp_path_factory.mktemp("traced")
     demo_contract.save(folder / "model.json")
-    with FeatureWriter(folder / "f.h5") as writer:
+    with FrameWriter(folder / "f.h5") as writer:
         for seed in range(2):
             writer.add(f"u{seed}", features.fbank(make_audio(3.0, seed)))
     arguments = [folder / name for name in ("model.json", "f.h5", "t.h5", "t.parquet")]

@@ -9,7 +9,7 @@ import soundfile
 
 from conftest import DEMO_MODEL, ROOT, SHARED_SPEECH, chunk_table, needs_shared_speech, tiny_encoder
 from zipquant import audio, contract, features, manifest, ranges, sampling, traces
-from zipquant.feature_store import FeatureWriter
+from zipquant.frame_store import FrameWriter
 
 NAMES = ("x", "cached_x", "processed_lens", "encoder_out")
 
@@ -209,7 +209,7 @@ def test_two_passages_are_too_few_to_judge(model):
 def traced(folder, model_file, recordings):
     """Trace recordings (samples by name) with a real model; return model.json and the table."""
     contract.inspect(model_file).save(folder / "model.json")
-    with FeatureWriter(folder / "f.h5") as writer:
+    with FrameWriter(folder / "f.h5") as writer:
         for name, samples in recordings.items():
             padded = np.concatenate([samples, np.zeros(10560, np.float32)])
             writer.add(name, features.fbank(padded.astype(np.float32)))

@@ -8,7 +8,7 @@ import pytest
 from conftest import DEMO_MODEL, make_audio, tiny_encoder
 from zipquant import contract, features, streaming, traces
 from zipquant.errors import UserError
-from zipquant.feature_store import FeatureWriter
+from zipquant.frame_store import FrameWriter
 from zipquant.trace_store import TraceReader
 
 
@@ -75,7 +75,7 @@ def test_model_with_fixed_batch_runs_one_lane(tmp_path):
 def test_trace_gives_back_every_row_bit_equal(tmp_path, demo_contract):
     demo_contract.save(tmp_path / "model.json")
     audio = utterances()
-    with FeatureWriter(tmp_path / "f.h5") as writer:
+    with FrameWriter(tmp_path / "f.h5") as writer:
         for number, frames in enumerate(audio):
             writer.add(f"u{number}", frames)
     traces.trace_shard(
@@ -107,7 +107,7 @@ def test_trace_gives_back_every_row_bit_equal(tmp_path, demo_contract):
 
 def test_damaged_trace_is_named(tmp_path, demo_contract):
     demo_contract.save(tmp_path / "model.json")
-    with FeatureWriter(tmp_path / "f.h5") as writer:
+    with FrameWriter(tmp_path / "f.h5") as writer:
         writer.add("u", utterances()[1])
     arguments = [tmp_path / name for name in ("model.json", "f.h5", "t.h5", "t.parquet")]
     traces.trace_shard(DEMO_MODEL, *arguments, lanes=1)
@@ -124,7 +124,7 @@ def test_damaged_trace_is_named(tmp_path, demo_contract):
 
 def test_failed_trace_leaves_no_file(tmp_path, demo_contract):
     demo_contract.save(tmp_path / "model.json")
-    with FeatureWriter(tmp_path / "f.h5") as writer:
+    with FrameWriter(tmp_path / "f.h5") as writer:
         writer.add("u", utterances()[1])
     bad = tiny_encoder(tmp_path / "e.onnx")
     arguments = [tmp_path / name for name in ("model.json", "f.h5", "t.h5", "t.parquet")]

@@ -10,7 +10,7 @@ import kaldi_native_fbank as knf
 import numpy as np
 
 from zipquant import audio, front_ends, index
-from zipquant.feature_store import FeatureWriter
+from zipquant.frame_store import FrameWriter
 
 FRAMES_PER_SECOND = 100
 """One frame each 10 ms (FrameExtractionOptions.frame_shift_ms, left at its default)."""
@@ -92,6 +92,6 @@ def extract_shard(
     Raises:
         UserError: a file of the index has vanished or has been damaged since it was indexed.
     """
-    with FeatureWriter(output) as writer:
+    with FrameWriter(output) as writer:
         for entry in index.read_usable(index_file):
             writer.add(entry.id, extract(entry.path, channels, tail_padding, front_end))

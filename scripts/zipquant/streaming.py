@@ -29,6 +29,24 @@ class Encoder(Protocol):
         """
 
 
+def open_session(path: str | Path) -> onnxruntime.InferenceSession:
+    """Load an ONNX file into onnxruntime, for one thread.
+
+    Raises:
+        UserError: onnxruntime refuses the model.
+    """
+    options = onnxruntime.SessionOptions()
+    # One thread makes the result independent of the machine's cores; the workflow runs several
+    # shards at once instead.
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no base class but Exception
+        raise UserError(f"onnxruntime cannot load {path}: {error}") from None
+
+
 class OnnxEncoder:
     """The float model in onnxruntime."""
 
@@ -38,18 +56,7 @@ class OnnxEncoder:
         Raises:
             UserError: onnxruntime refuses the model.
         """
-        options = onnxruntime.SessionOptions()
-        # One thread makes the result independent of the machine's cores; the workflow runs
-        # several shards at once instead.
-        options.intra_op_num_threads = 1
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # onnxruntime's errors share no base class but Exception
-            raise UserError(f"onnxruntime cannot load {path}: {error}") from None
+        self._session = open_session(path)
         self._path = path
         self._names = [tensor.name for tensor in contract.inputs]
         self._outputs = list(contract.outputs)

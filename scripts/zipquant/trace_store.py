@@ -11,7 +11,7 @@ import numpy as np
 
 from zipquant import files
 from zipquant.contract import Contract
-from zipquant.feature_store import CHECKED, damaged
+from zipquant.frame_store import CHECKED, damaged
 
 BLOCK_BYTES = 16384
 """Rows of small tensors share a block of about this size; larger rows have a block each."""

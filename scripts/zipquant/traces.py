@@ -8,8 +8,8 @@ import pandas as pd
 
 from zipquant import files
 from zipquant.contract import Contract
-from zipquant.feature_store import FeatureReader
 from zipquant.features import FRAMES_PER_SECOND
+from zipquant.frame_store import FrameReader
 from zipquant.progress import Progress
 from zipquant.streaming import OnnxEncoder, stream
 from zipquant.trace_store import TraceWriter
@@ -43,7 +43,7 @@ def trace_shard(
     """
     contract = Contract.load(contract_file)
     encoder = OnnxEncoder(model, contract)
-    with FeatureReader(features) as reader:
+    with FrameReader(features) as reader:
         chunks = [contract.chunk_count(count) for count in reader.frame_counts]
         first_rows = list(itertools.accumulate(chunks, initial=0))
         rows = first_rows[-1]
