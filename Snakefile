@@ -19,6 +19,7 @@ include: "rules/quantize.smk"
 include: "rules/evaluation.smk"
 include: "rules/recognition.smk"
 include: "rules/report.smk"
+include: "rules/lineage.smk"
 
 
 localrules:

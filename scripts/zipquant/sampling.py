@@ -208,12 +208,12 @@ def sample(
     """
     contract = Contract.load(contract_file)
     names = ranges.tensors(contract)
-    fence = ranges.fence(lambda: map(pd.read_parquet, tables if guard else []), contract)
+    fence = ranges.fence(lambda: (read_table(path, names) for path in tables if guard), contract)
     outliers = []
 
     def sound(record: list | None = None) -> Tables:
         for path in tables:
-            table = pd.read_parquet(path)
+            table = read_table(path, names)
             reasons = fence.judge(table)
             if record is not None:
                 record += zip(table["utterance"], table["chunk"], reasons, strict=True)
@@ -239,6 +239,17 @@ def sample(
     _write_tsv(coverage_file, coverage_table(names, reached, whole))
 
 
+def read_table(path: str | Path, names: Sequence[str]) -> pd.DataFrame:
+    """Read what sampling needs of a Parquet chunk table.
+
+    Args:
+        path: the table, written by `traces.trace_shard`.
+        names: the tensors whose ranges are wanted.
+    """
+    sides = [f"{name}.{side}" for name in names for side in ("min", "max")]
+    return pd.read_parquet(path, columns=["utterance", "chunk", "row", "energy", *sides])
+
+
 def reach_of(
     tables: Sequence[str | Path], chosen: Sequence[Chunk], names: Sequence[str]
 ) -> np.ndarray:
@@ -252,7 +263,8 @@ def reach_of(
     reached = np.full(2 * len(names), -np.inf)
     by_shard = sorted(chosen, key=lambda chunk: chunk.shard)
     for shard, group in itertools.groupby(by_shard, key=lambda chunk: chunk.shard):
-        table = pd.read_parquet(tables[shard]).set_index("row").loc[[c.row for c in group]]
+        table = read_table(tables[shard], names)
+        table = table.set_index("row").loc[[chunk.row for chunk in group]]
         reached = np.maximum(reached, ranges.reach(table, names).max(axis=0))
     return reached
 
