@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import chunk_table, tiny_encoder
+from conftest import made_up_table, tiny_encoder
 from zipquant import calibration, contract, manifest, sampling
 from zipquant.errors import UserError
 from zipquant.trace_store import TraceWriter
@@ -78,7 +78,7 @@ def test_sample_is_uniform():
 def test_no_chunk_at_all_is_refused(tmp_path):
     model = contract.inspect(tiny_encoder(tmp_path / "e.onnx"))
     model.save(tmp_path / "model.json")
-    chunk_table(model, "a", 0).to_parquet(tmp_path / "t.parquet")
+    made_up_table(model, "a", 0).to_parquet(tmp_path / "t.parquet")
     outputs = [tmp_path / name for name in ("s.tsv", "c.tsv", "o.tsv")]
     for strategy in sampling.STRATEGIES:
         with pytest.raises(UserError, match="not a single chunk"):
@@ -103,7 +103,7 @@ def written(tmp_path):
                 cache = random.normal(size=(1, 6, 80)).astype(np.float32) * min(chunk, 1)
                 rows[utterance, chunk] = [x, cache, np.array([4 * chunk])]
                 writer.write(chunk, rows[utterance, chunk])
-        table = chunk_table(model, utterance, 3)
+        table = made_up_table(model, utterance, 3)
         table.to_parquet(tmp_path / f"{shard}.parquet")
         frames.append(tmp_path / f"{shard}.parquet")
     outputs = [tmp_path / name for name in ("sample.tsv", "coverage.tsv", "outliers.tsv")]

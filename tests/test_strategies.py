@@ -7,7 +7,14 @@ import pandas as pd
 import pytest
 import soundfile
 
-from conftest import DEMO_MODEL, ROOT, SHARED_SPEECH, chunk_table, needs_shared_speech, tiny_encoder
+from conftest import (
+    DEMO_MODEL,
+    ROOT,
+    SHARED_SPEECH,
+    made_up_table,
+    needs_shared_speech,
+    tiny_encoder,
+)
 from zipquant import audio, contract, features, manifest, ranges, sampling, traces
 from zipquant.frame_store import FrameWriter
 
@@ -22,7 +29,7 @@ def model(tmp_path):
 @pytest.fixture
 def table(model):
     """Chunks of 40 utterances of two speakers, 1 to 12 chunks each."""
-    parts = [chunk_table(model, f"s{u % 2}/u{u}", u % 12 + 1, seed=u) for u in range(40)]
+    parts = [made_up_table(model, f"s{u % 2}/u{u}", u % 12 + 1, seed=u) for u in range(40)]
     whole = pd.concat(parts, ignore_index=True)
     whole["row"] = range(len(whole))
     return whole
@@ -93,7 +100,7 @@ def test_stratified_takes_kinds_by_share_and_sources_in_turn(table):
 
 
 def test_stratified_fills_up_where_a_kind_runs_out(model):
-    single = pd.concat([chunk_table(model, f"u{u}", 1, seed=u) for u in range(9)])
+    single = pd.concat([made_up_table(model, f"u{u}", 1, seed=u) for u in range(9)])
     assert len(choose([single], "stratified", 6)) == 6
 
 
@@ -173,7 +180,7 @@ def test_outlier_is_left_out_with_its_utterance(model, table, column, value):
 
 
 def test_long_stream_is_left_out_from_the_passage_of_the_outlier_on(model, table):
-    stream = chunk_table(model, "stream", 100, seed=99)
+    stream = made_up_table(model, "stream", 100, seed=99)
     stream.loc[40, "x.max"] = 60.0
     found = judged(model, [table, stream])
     assert sorted(chunk for _, chunk, _ in found) == list(range(32, 100))
@@ -201,7 +208,7 @@ def test_loud_voice_with_company_is_kept_and_without_is_not(model, table):
 
 
 def test_two_passages_are_too_few_to_judge(model):
-    two = [chunk_table(model, name, 5, seed) for seed, name in enumerate("ab")]
+    two = [made_up_table(model, name, 5, seed) for seed, name in enumerate("ab")]
     two[0].loc[3, "x.max"] = 1e3
     assert judged(model, two) == []
 

@@ -113,8 +113,10 @@ def write(
     )
     environment.filters["db"] = lambda value: "exact" if math.isinf(value) else f"{value:.1f} dB"
     environment.filters["mb"] = lambda value: f"{value / 1e6:.1f} MB"
-    environment.filters["rate"] = _rate
-    environment.filters["points"] = _points
+    environment.filters["rate"] = lambda figures: f"{figures['rate']:.2f} %"
+    environment.filters["points"] = lambda figures: f"{figures['points']:+.2f}"
+    environment.filters["range"] = _range
+
     tables = {
         "utterances": _utterances(texts) if texts else [],
         "labels": LABELS,
@@ -187,16 +189,8 @@ def _recognition_summary(scores: Mapping[str, Any]) -> str:
     return f"{head}: {', '.join(rates)}; same text as float: {same}"
 
 
-def _rate(figures: Mapping[str, Any]) -> str:
-    return f"{figures['rate']:.2f} %{_range(figures['interval'])}"
-
-
-def _points(figures: Mapping[str, Any]) -> str:
-    return f"{figures['points']:+.2f}{_range(figures['interval'])}"
-
-
-def _range(interval: Sequence[float] | None) -> str:
-    return f" ({interval[0]:.2f} to {interval[1]:.2f})" if interval else ""
+def _range(ends: Sequence[float] | None) -> str:
+    return f"{ends[0]:.2f} to {ends[1]:.2f}" if ends else "none seen"
 
 
 def _audio(paths: Sequence[str | Path]) -> dict[str, Any]:

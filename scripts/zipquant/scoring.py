@@ -66,7 +66,8 @@ def rate(counts: Counts) -> dict[str, Any]:
     performance evaluation", ICASSP 2004.
 
     Returns:
-        `errors`, `units`, `rate` and `interval`, the latter two in per cent. References without
+        `errors`, `units`, `rate` and `interval`, the latter two in per cent; `interval` is None
+        where there are no errors or fewer than two utterances to resample. References without
         any unit count as one.
     """
     units = int(counts.units.sum())
@@ -89,7 +90,7 @@ def difference(counts: Counts, baseline: Counts) -> dict[str, Any]:
         baseline: of the float model, with the same utterances in the same order.
 
     Returns:
-        `points` and `interval`.
+        `points` and `interval`, which is None where no utterance differs.
     """
     data = (counts.errors - baseline.errors, counts.units)
     return {"points": float(_per_cent(*data)), "interval": _interval(data, _per_cent)}
@@ -279,7 +280,8 @@ def _per_cent(errors: np.ndarray, units: np.ndarray, axis: int = -1) -> Any:
 
 
 def _interval(data: tuple[np.ndarray, ...], statistic: Callable[..., Any]) -> list[float] | None:
-    if len(data[0]) < 2:
+    # Where nothing differs, resampling would claim certainty: "0 to 0" from two utterances.
+    if len(data[0]) < 2 or not data[0].any():
         return None
     found = scipy.stats.bootstrap(
         data,
