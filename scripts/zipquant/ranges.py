@@ -26,9 +26,6 @@ APART = 0.5
 LOUDER = 5.0
 """Natural-log units above the loudest chunk of the typical passage, 22 dB."""
 
-Tables = Callable[[], Iterable[pd.DataFrame]]
-"""Gives the chunk tables of all shards, one after the other, each time it is called."""
-
 
 def tensors(contract: Contract) -> tuple[str, ...]:
     """Return the tensors that count for coverage: every input, and the encoder output."""
@@ -118,7 +115,7 @@ class Fence:
         return reason.where(told["passage"] >= begin, "").astype(object)
 
 
-def fence(tables: Tables, contract: Contract) -> Fence:
+def fence(tables: Callable[[], Iterable[pd.DataFrame]], contract: Contract) -> Fence:
     """Find out how far sound audio reaches, robust against broken recordings among it.
 
     The typical passage (`PASSAGE` chunks of one utterance) is the median over all passages, on each
@@ -142,7 +139,7 @@ def fence(tables: Tables, contract: Contract) -> Fence:
     recordings there are many of them.
 
     Args:
-        tables: the chunk tables.
+        tables: gives the chunk tables of all shards, one after the other.
         contract: the model's contract.
     """
     skipped = counters(contract)

@@ -209,23 +209,22 @@ def sample(
     contract = Contract.load(contract_file)
     names = ranges.tensors(contract)
     fence = ranges.fence(lambda: (read_table(path, names) for path in tables if guard), contract)
-    outliers = []
-
-    def sound(record: list | None = None) -> Tables:
-        for path in tables:
-            table = read_table(path, names)
-            reasons = fence.judge(table)
-            if record is not None:
-                record += zip(table["utterance"], table["chunk"], reasons, strict=True)
-            yield table[reasons == ""]
-
+    outliers: list[tuple[str, int, str]] = []
     whole, count = np.full(2 * len(names), -np.inf), 0
-    for table in sound(outliers):
-        count += len(table)
-        whole = np.maximum(whole, ranges.reach(table, names).max(axis=0, initial=-np.inf))
-    outliers = sorted(entry for entry in outliers if entry[2])
+    for path in tables:
+        table = read_table(path, names)
+        reasons = fence.judge(table)
+        left_out = table[reasons != ""]
+        outliers += zip(
+            left_out["utterance"], left_out["chunk"], reasons[reasons != ""], strict=True
+        )
+        sound = ranges.reach(table[reasons == ""], names)
+        count += len(sound)
+        whole = np.maximum(whole, sound.max(axis=0, initial=-np.inf))
+    outliers.sort()
+    candidates = (_sound(read_table(path, names), fence) for path in tables)
     extra = {"tensors": names} if strategy == "coverage" else {}
-    chosen = STRATEGIES[strategy](sound(), rows, seed, **extra)
+    chosen = STRATEGIES[strategy](candidates, rows, seed, **extra)
     if not chosen:
         raise UserError(
             "the calibration audio gives not a single chunk: every file is unusable or shorter "
@@ -303,6 +302,10 @@ def _chunks(table: pd.DataFrame, shard: int, seed: int) -> list[Chunk]:
             table["utterance"], table["chunk"], table["row"], strict=True
         )
     ]
+
+
+def _sound(table: pd.DataFrame, fence: ranges.Fence) -> pd.DataFrame:
+    return table[fence.judge(table) == ""]
 
 
 def _name(chunk: Chunk) -> tuple[str, int]:

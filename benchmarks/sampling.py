@@ -1,9 +1,9 @@
 """How much of the tensors' ranges a sample covers, by strategy and number of rows.
 
-    python benchmarks/coverage.py --mandarin DIR
+    python benchmarks/sampling.py --mandarin DIR
 
 The demo's calibration audio is measured always, a folder of Mandarin speech where one is given or
-lies in ../shared/speech/mandarin. Writes benchmarks/coverage.tsv and docs/coverage.svg, and records
+lies in ../shared/speech/mandarin. Writes benchmarks/sampling.tsv and docs/coverage.svg, and records
 coverage50 and uniform200 (the mean over the tensors and the worst of them; each the smaller figure
 of the two sets where both were measured, the larger for uniform200, so that the comparison of the
 two cannot look better than it is on either set).
@@ -90,7 +90,7 @@ def main() -> None:
     table = pd.concat([measure(name, source) for name, source in sources.items()])
     summary = table.groupby(["audio", "strategy", "rows"], sort=False)[["mean", "worst"]].mean()
     print((100 * summary).round(1).to_string())
-    summary.to_csv(ROOT / "benchmarks/coverage.tsv", sep="\t", float_format="%.4f")
+    summary.to_csv(ROOT / "benchmarks/sampling.tsv", sep="\t", float_format="%.4f")
     plot(table, ROOT / "docs/coverage.svg")
     few = summary.xs(("coverage", 50), level=("strategy", "rows")).min()
     many = summary.xs(("uniform", 200), level=("strategy", "rows")).max()
