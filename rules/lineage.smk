@@ -1,59 +1,6 @@
 # `snakemake lineage`: all recipes on the configured model and audio, compared in one table.
 
 
-def of_front_end(front_end: str, pattern: str) -> list[str]:
-    """A front end's files of all shards; those of the configured one are made anyway."""
-    prefix = "" if front_end == RECIPE.front_end else f"lineage/{front_end}/"
-    return [prefix + pattern.format(shard=shard) for shard in shards_of("calibration")]
-
-
-def features_of(front_end: str) -> list[str]:
-    paths = of_front_end(front_end, "features/calibration/{shard}.h5")
-    return [result(path) for path in paths]
-
-
-def traces_of(front_end: str, suffix: str) -> list[str]:
-    return [result(path) for path in of_front_end(front_end, "traces/{shard}" + suffix)]
-
-
-def recipe_of(wildcards) -> recipes.Recipe:
-    return recipes.RECIPES[wildcards.recipe]
-
-
-def recipe_file(name: str, file: str) -> str:
-    return result(f"lineage/{name}/{file}")
-
-
-def recipe_benchmarks(name: str) -> list[str]:
-    """The benchmark files of all jobs that a recipe's calibration set needs."""
-    recipe = recipes.RECIPES[name]
-    jobs = of_front_end(recipe.front_end, "features/calibration/{shard}")
-    if recipe.states == "real":
-        jobs += of_front_end(recipe.front_end, "traces/{shard}")
-    jobs += [f"lineage/{name}/sample", f"lineage/{name}/calibration"]
-    return [benchmark_of(job) for job in jobs]
-
-
-def made(name: str) -> dict:
-    """The files of a recipe, as `zipquant.lineage.Made` has them."""
-    front_end = recipes.RECIPES[name].front_end
-    return {
-        "dataset": recipe_file(name, "dataset.txt"),
-        "sample": recipe_file(name, "sample.tsv"),
-        "features": features_of(front_end),
-        "tables": traces_of(front_end, ".parquet"),
-        "benchmarks": recipe_benchmarks(name),
-        "verdict": recipe_file(name, "verdict.json"),
-        "work": recipe_file(name, "variant"),
-    }
-
-
-def made_files() -> list[str]:
-    entries = [entry for name in recipes.RECIPES for entry in made(name).values()]
-    lists = [[entry] if isinstance(entry, str) else entry for entry in entries]
-    return sorted(set(sum(lists, [])))
-
-
 wildcard_constraints:
     recipe="|".join(recipes.RECIPES),
     front_end="|".join({recipe.front_end for recipe in recipes.RECIPES.values()}),
