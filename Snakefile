@@ -19,6 +19,7 @@ include: "rules/quantize.smk"
 include: "rules/evaluation.smk"
 include: "rules/recognition.smk"
 include: "rules/report.smk"
+include: "rules/bundle.smk"
 include: "rules/lineage.smk"
 
 
@@ -30,7 +31,7 @@ rule all:
     default_target: True
     input:
         rules.report.output,
-        converted(),
+        rules.bundle.output if RECOGNIZER else [],
     message:
         "Everything is made"
 

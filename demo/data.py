@@ -23,7 +23,7 @@ from torch.utils.data import Dataset
 # The model is trained on the very features that the workflow computes.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
-from speak import ACCENTS, HELD_OUT, RATE, VARIANTS, speak
+from speak import ACCENTS, HELD_OUT, MORE_VARIANTS, RATE, VARIANTS, speak
 from transducer import WORDS
 from zipquant.features import fbank
 
@@ -149,8 +149,9 @@ def make_voices(count: int, variants: tuple[str, ...], seed: int) -> dict[str, S
 
 
 def training_speakers(digits: Path) -> dict[str, Speaker]:
-    """Recordings 10 to 49 of every person, and 200 espeak-ng voices."""
-    return load_recordings(digits, range(10, 50)) | make_voices(200, VARIANTS, seed=1)
+    """Recordings 10 to 49 of every person, and 300 espeak-ng voices."""
+    variants = VARIANTS + MORE_VARIANTS
+    return load_recordings(digits, range(10, 50)) | make_voices(300, variants, seed=1)
 
 
 def held_out_recordings(digits: Path) -> dict[str, Speaker]:
@@ -323,6 +324,23 @@ def augment(rng: np.random.Generator, samples: np.ndarray) -> np.ndarray:
     return np.clip(samples, -1, 1).astype(np.float32)
 
 
+def warp_frequencies(rng: np.random.Generator, feats: np.ndarray) -> np.ndarray:
+    """Move the mel bins by a smooth random amount, as other vocal tracts move the formants.
+
+    After Jaitly and Hinton, "Vocal tract length perturbation improves speech recognition" (2013),
+    but with a different shift at each of five places of the axis.
+    """
+    if rng.random() < 0.4:
+        return feats
+    bins = np.arange(80)
+    shift = rng.normal(0, 2.0) + rng.normal(0, 2.0, 5)
+    places = bins + np.interp(bins, np.linspace(0, 79, 5), shift)
+    places = np.clip(np.maximum.accumulate(places), 0, 79)
+    below = np.minimum(places.astype(int), 78)
+    part = (places - below).astype(np.float32)
+    return feats[:, below] * (1 - part) + feats[:, below + 1] * part
+
+
 def mask_features(rng: np.random.Generator, feats: np.ndarray) -> np.ndarray:
     """Overwrite random bands and a few short moments with the mean (SpecAugment, mild)."""
     if rng.random() < 0.5:
@@ -396,6 +414,7 @@ class Batches(Dataset):
         for _ in range(round(BATCH_SECONDS / (seconds + TAIL))):
             utterance = training_string(rng, self.humans, self.voices, seconds)
             utterances.append(utterance)
-            feats.append(mask_features(rng, features(augment(rng, utterance.samples))))
+            heard = features(augment(rng, utterance.samples))
+            feats.append(mask_features(rng, warp_frequencies(rng, heard)))
         # few different shapes: PyTorch spends seconds on preparing each new one
         return collate(utterances, feats, chunk_count(round((seconds + TAIL) * 100)))

@@ -36,6 +36,14 @@ VARIANTS = tuple(
     Mike Michael
     """.split()
 )
+# more voices for training, odder ones among them
+MORE_VARIANTS = tuple(
+    """
+    AnxiousAndy Diogo Gene2 Henrique Mario Nguyen RicishayMax RicishayMax2 RicishayMax3 Storm
+    Tweaky announcer croak edward2 grandma grandpa iven2 iven3 iven4 kaukovalta klatt4 klatt5
+    klatt6 marcelo max pablo whisper whisperf
+    """.split()
+)
 # voices that training never hears; the evaluation audio is spoken by these
 HELD_OUT = ("f2", "m3", "m7", "steph", "Alex", "Denis", "norbert", "miguel")
 

@@ -101,6 +101,13 @@ def recognizer_files() -> dict[str, str]:
     return {"tokens": RECOGNIZER.tokens, **paths}
 
 
+def context_size() -> int | None:
+    """Tokens that the decoder looks back; None where there is no decoder."""
+    if RECOGNIZER is None or RECOGNIZER.decoder is None:
+        return None
+    return RECOGNIZER.decoder.inputs[0].shape[1]
+
+
 def transcripts() -> dict[str, str]:
     """The evaluation manifest; a folder has no transcripts."""
     source = config["audio"]["evaluation"]
@@ -119,11 +126,11 @@ def scored() -> list[str]:
     return [FLOAT, *VARIANTS, *(["rknn"] if transducer else [])]
 
 
-def converted() -> list[str]:
-    """The rest of a transducer for the NPU."""
+def converted() -> dict[str, str]:
+    """The rest of a transducer for the NPU, by what it is."""
     if "rknn" not in scored():
-        return []
-    return [result(f"recognizer/{part}.rknn") for part in ("decoder", "joiner")]
+        return {}
+    return {part: result(f"recognizer/{part}.rknn") for part in ("decoder", "joiner")}
 
 
 def texts_of(*models: str) -> list[str]:
@@ -215,9 +222,9 @@ def made_files() -> list[str]:
     return sorted(set(sum(lists, [])))
 
 
-def templates(*kinds: str) -> list[str]:
-    """The report's templates; a changed one writes the report anew."""
-    return [os.path.relpath(SCRIPTS / f"zipquant/report.{kind}.j2") for kind in kinds]
+def templates(*names: str) -> list[str]:
+    """Templates of pages; a changed one writes the page anew."""
+    return [os.path.relpath(SCRIPTS / f"zipquant/{name}.j2") for name in names]
 
 
 def show_summary() -> None:

@@ -22,6 +22,7 @@ rule quantize:
     params:
         work=lambda w, output: os.path.dirname(output.rknn),
         platform=config["platform"],
+        context_size=context_size(),
         settings=lambda w: VARIANTS[w.variant],
     message:
         "Building variant {wildcards.variant} for {params.platform}: {params.settings}"

@@ -16,7 +16,7 @@ rule report:
         overlap=rules.overlap.output.table,
         scores=rules.score.output.scores if RECOGNIZER else [],
         texts=rules.score.output.texts if RECOGNIZER else [],
-        templates=templates("html", "md"),
+        templates=templates("report.html", "report.md"),
         lib=lib("report"),
     output:
         html=result("report/index.html"),

@@ -11,5 +11,6 @@ run(
     dataset=snakemake.input.get("dataset"),
     work=snakemake.params.work,
     platform=snakemake.params.platform,
+    context_size=snakemake.params.context_size,
     **snakemake.params.settings,
 )

@@ -4,10 +4,13 @@ import numpy as np
 import pytest
 
 from conftest import tiny_encoder
-from zipquant import contract, rknn_file, rknn_toolkit
+from zipquant import contract, hybrid, rknn_file, rknn_toolkit, runtime
 from zipquant.errors import UserError
 
-SETTINGS = {"platform": "rk3588", "dtype": "w8a8", "algorithm": "normal", "method": "channel"}
+SETTINGS = {
+    **{"platform": "rk3588", "dtype": "w8a8", "algorithm": "normal", "method": "channel"},
+    "float16": lambda graph, config: None,
+}
 
 
 @pytest.fixture
@@ -46,6 +49,41 @@ def test_built_model_has_every_input_and_simulates_like_the_original(model, tmp_
     expected = np.concatenate([cache, x[:, :4]], axis=1)[:, 4:]
     # One step of an 8 bit scale over the values' range of about 24.
     np.testing.assert_allclose(new_cache, expected, atol=0.15)
+
+
+def test_borders_alone_can_be_float16(model, tmp_path):
+    path, read = model
+    dataset = write_rows(tmp_path, read, 8)
+
+    def keep(graph_file, config_file):
+        graph = hybrid.Graph(graph_file)
+        assert graph.running_means() == {}
+        hybrid.set_float16(config_file, graph.borders())
+
+    rknn_toolkit.build(path, read, dataset, tmp_path / "work", **SETTINGS | {"float16": keep})
+    types = rknn_file.io_types(tmp_path / "work/encoder.rknn")
+    assert types.pop("processed_lens") == types.pop("new_processed_lens") == "int64"
+    assert set(types.values()) == {"float16"}
+    simulator = rknn_toolkit.Simulator(path, read, tmp_path / "work", "rk3588", "w8a8")
+    x, cache = (np.load(tmp_path / f"3-{number}.npy") for number in (0, 1))
+    encoder_out, _ = simulator.run(x, [cache, np.array([12])])
+    joined = np.concatenate([cache, x[:, :4]], axis=1)
+    np.testing.assert_allclose(encoder_out, np.tanh(joined / 16), atol=0.05)
+
+
+def test_what_a_stock_sherpa_onnx_refuses_is_told():
+    entries = "T=39;decode_chunk_len=32;num_encoder_layers=1;encoder_dims=96;attention_dims=96"
+    entries += ";cnn_module_kernels=31;left_context_len=64"
+    whole = f"model_type=zipformer;{entries};context_size=2"
+    types = {"x": "float16", "cached_len_0": "int64"}
+    assert runtime.refusals(types, whole) == []
+    (reason,) = runtime.refusals(types | {"y": "int8", "z": "int8"}, whole)
+    assert "'Unsupported tensor type': y and 1 more of type int8" in reason
+    (reason,) = runtime.refusals(types, f"model_type=zipformer;{entries}")
+    assert reason == "'Invalid custom string': it lacks context_size"
+    assert "lacks model_type" in runtime.refusals(types, entries)[0]
+    (reason,) = runtime.refusals(types, f"{whole};comment={'x' * 1000}")
+    assert "bytes, of which 1023 are read" in reason
 
 
 def test_rows_that_the_toolkit_refuses_end_in_a_plain_error_and_no_model(model, tmp_path):

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +99,11 @@ def test_whole_line_ends_with_a_built_model_and_figures(finished):
     assert len(model.inputs) == 36
     types = rknn_file.io_types(encoder)
     assert {tensor.name for tensor in model.inputs} | set(model.outputs) == set(types)
-    assert types["x"] == "int8" and types["cached_len_0"] == "int64"
+    assert set(types.values()) == {"float16", "int64"}
+    assert types["x"] == "float16" and types["cached_len_0"] == "int64"
+    build = json.loads((encoder.parent / "build.json").read_text())
+    assert build["running_means"] == [f"new_cached_avg_{stack}" for stack in range(5)]
+    assert build["refusals"] == []
     report = json.loads((results / "report/report.json").read_text())
     # A wrong layout, a lost state or an uncalibrated model each fall far below these.
     for variant, least in (("int8", 25), ("fp16", 50)):
@@ -149,8 +154,25 @@ def test_texts_are_compared_with_the_float_models_own_where_there_are_no_transcr
     page = (finished / "results/report/index.html").read_text()
     assert "2 utterances decide little" in page
     assert all(f"<td>e{number}</td>" in page for number in range(EVALUATION_FILES))
-    for part in ("decoder", "joiner"):
-        assert (finished / f"results/recognizer/{part}.rknn").read_bytes()[:4] == b"RKNN"
+
+
+def test_bundle_is_complete_and_what_a_stock_sherpa_onnx_loads(finished):
+    folder = finished / "results/bundle"
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["variant"] == "int8" and manifest["refusals"] == []
+    models = ("decoder.rknn", "encoder.rknn", "joiner.rknn")
+    assert sorted(manifest["files"]) == [*models, "tokens.txt"]
+    for name in models:
+        assert (folder / name).read_bytes()[:4] == b"RKNN"
+    encoder = finished / "results/variants/int8/encoder.rknn"
+    assert (folder / "encoder.rknn").read_bytes() == encoder.read_bytes()
+    metadata = rknn_file.custom_string(folder / "encoder.rknn").split(";")
+    assert {"T=39", "decode_chunk_len=32", "context_size=2"} <= set(metadata)
+    page = (folder / "README.md").read_text()
+    assert "--encoder=encoder.rknn --decoder=decoder.rknn" in page and "takes these files" in page
+    with tarfile.open(finished / "results/bundle.tar") as tar:
+        names = {path.name for path in folder.iterdir()}
+        assert {name.removeprefix("bundle/") for name in tar.getnames()} == names
 
 
 def test_transcripts_rerun_no_simulator_and_give_error_rates(project):
@@ -174,7 +196,7 @@ def test_second_run_does_nothing(finished):
     assert planned(finished) == {}
 
 
-AFTER_DECODING = {"choose": 1, "decode_rknn": 1, "score": 1, "report": 1}
+AFTER_DECODING = {"choose": 1, "decode_rknn": 1, "score": 1, "bundle": 1, "report": 1}
 
 
 def test_one_more_wav_reruns_its_shard_and_what_follows(project):
@@ -312,7 +334,7 @@ def test_tokens_of_another_model_are_refused(fresh):
 def test_transcripts_of_another_language_are_refused(fresh):
     rows = [f"e{number}\taudio/evaluation/e{number}.wav\t你好\n" for number in range(2)]
     (fresh / "spoken.tsv").write_text("id\tpath\ttext\n" + "".join(rows))
-    configure(fresh, audio={"evaluation": "spoken.tsv"})
+    configure(fresh, audio=AUDIO | {"evaluation": "spoken.tsv"})
     message = refuse(fresh)
     assert "spoken.tsv: 2 of 2 transcripts hold words" in message
     assert "the first is '你' in 'e0'" in message

@@ -1,10 +1,11 @@
 """Building a variant: the toolkit called with everything checked before and after."""
 
 import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-from zipquant import files, rknn_file, rknn_toolkit, validation
+from zipquant import files, hybrid, rknn_file, rknn_toolkit, runtime, validation
 from zipquant.contract import Contract
 from zipquant.errors import UserError
 
@@ -18,6 +19,9 @@ def build_variant(
     dtype: str,
     algorithm: str = "normal",
     method: str = "channel",
+    io_dtype: str = "float16",
+    running_mean: str = "float16",
+    context_size: int | None = None,
 ) -> None:
     """Build one variant of the encoder: `work`/encoder.rknn, and `work`/build.json beside it.
 
@@ -30,15 +34,32 @@ def build_variant(
         dtype: `w8a8` or `float16`.
         algorithm: `normal`, `kl_divergence` or `mmse`.
         method: `channel` or `layer`.
+        io_dtype: `float16` or `int8`, the type of the inputs and outputs that are not counters.
+        running_mean: `float16` or `int8`, how running means among the states are computed.
+        context_size: tokens that the decoder looks back, which sherpa-onnx reads from the encoder's
+            metadata; None where there is no decoder.
 
     Raises:
         UserError: the calibration set is not right, or the toolkit failed.
     """
     contract = Contract.load(contract_file)
+    if context_size:
+        metadata = contract.metadata | {"context_size": str(context_size)}
+        contract = replace(contract, metadata=metadata)
     work = Path(work)
     quantized = dtype != "float16"
     if quantized:
         validation.check(dataset, contract)
+    means: dict[str, list[str]] = {}
+
+    def keep_float16(graph_file: Path, config_file: Path) -> None:
+        graph = hybrid.Graph(graph_file)
+        means.update(graph.running_means())
+        kept = graph.borders() if io_dtype == "float16" else []
+        if running_mean == "float16":
+            kept += [tensor for cone in means.values() for tensor in cone]
+        hybrid.set_float16(config_file, kept)
+
     start = time.monotonic()
     rknn_toolkit.build(
         model=Path(model),
@@ -49,6 +70,7 @@ def build_variant(
         dtype=dtype,
         algorithm=algorithm,
         method=method,
+        float16=keep_float16,
     )
     seconds = time.monotonic() - start
     rknn = work / "encoder.rknn"
@@ -60,16 +82,19 @@ def build_variant(
             f"{rknn} lacks {', '.join(missing)}: rknn-toolkit2 has dropped inputs or outputs of "
             "the model, so the states cannot be handed on"
         )
+    custom_string = rknn_file.custom_string(rknn)
     record = {
         "platform": platform,
         "dtype": dtype,
-        **({"algorithm": algorithm, "method": method} if quantized else {}),
+        **({"algorithm": algorithm, "method": method, "io_dtype": io_dtype} if quantized else {}),
+        **({"running_mean": running_mean, "running_means": list(means)} if means else {}),
         "rknn_toolkit2": version("rknn-toolkit2"),
         "model_sha256": contract.sha256,
         "rknn_sha256": files.sha256(rknn),
         "bytes": rknn.stat().st_size,
         "seconds": round(seconds, 1),
-        "custom_string": rknn_toolkit.custom_string(contract.metadata),
+        "custom_string": custom_string,
+        "refusals": runtime.refusals(types, custom_string),
         "inputs": {name: types[name] for name in inputs},
         "outputs": {name: types[name] for name in contract.outputs},
     }

@@ -241,7 +241,11 @@ def _summary(name: str, variant: Mapping[str, Any]) -> str:
     for mode in (evaluation.ONE_STEP, evaluation.FREE_RUNNING):
         figures = variant["encoder_out"][mode]
         parts.append(f"{figures['sqnr_db']:.1f} dB (cosine {figures['cosine']:.5f}) {mode}")
-    return f"{name}: encoder output {', '.join(parts)}, {variant['chunks']} chunks; {size}"
+    verdict = "refuses it" if variant["build"]["refusals"] else "loads it"
+    return (
+        f"{name}: encoder output {', '.join(parts)}, {variant['chunks']} chunks; {size}; "
+        f"a stock sherpa-onnx {verdict}"
+    )
 
 
 def _finite(value: Any) -> Any:

@@ -1,12 +1,34 @@
 """Reading back what stands in an .rknn file, without the toolkit."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 from zipquant.errors import UserError
 
 HEADER_BYTES = 1 << 20
 """The descriptions stand before the weights; 99 inputs and outputs take about 20 KB."""
+
+
+def custom_string(path: str | Path) -> str:
+    """Return the custom string of an .rknn file: the metadata that a runtime reads.
+
+    It is the string that follows the description of the inputs: its length in 4 bytes, then the
+    text (seen in files of rknn-toolkit2 2.3.2). Empty where the file has none.
+
+    Raises:
+        UserError: the file holds no description of its inputs.
+    """
+    with open(path, "rb") as file:
+        header = file.read(HEADER_BYTES)
+    ends = [end for _, end in _descriptions(header.decode("latin-1"))]
+    if not ends:
+        raise _no_description(path)
+    start = ends[-1] + 1
+    start += -start % 4
+    length = int.from_bytes(header[start : start + 4], "little")
+    text = header[start + 4 : start + 4 + length].decode("utf-8", "replace")
+    return text if "=" in text else ""
 
 
 def io_types(path: str | Path) -> dict[str, str]:
@@ -21,6 +43,15 @@ def io_types(path: str | Path) -> dict[str, str]:
     with open(path, "rb") as file:
         header = file.read(HEADER_BYTES).decode("latin-1")
     types: dict[str, str] = {}
+    for tensors, _ in _descriptions(header):
+        types |= {name: entry["dtype"] for name, entry in tensors.items()}
+    if not types:
+        raise _no_description(path)
+    return types
+
+
+def _descriptions(header: str) -> Iterator[tuple[dict[str, dict[str, str]], int]]:
+    """Yield the JSON objects that map names to types, and where each ends."""
     decoder = json.JSONDecoder()
     position = header.find('{"')
     while position >= 0:
@@ -29,10 +60,10 @@ def io_types(path: str | Path) -> dict[str, str]:
         except json.JSONDecodeError:
             end = position + 1
         else:
-            tensors = value.items()
-            if all(isinstance(entry, dict) and "dtype" in entry for _, entry in tensors):
-                types |= {name: entry["dtype"] for name, entry in tensors}
+            if all(isinstance(entry, dict) and "dtype" in entry for entry in value.values()):
+                yield value, end
         position = header.find('{"', end)
-    if not types:
-        raise UserError(f"{path}: no description of inputs and outputs found in it")
-    return types
+
+
+def _no_description(path: str | Path) -> UserError:
+    return UserError(f"{path}: no description of inputs and outputs found in it")

@@ -1,7 +1,7 @@
 """The only module that knows rknn-toolkit2: builds .rknn files, and simulates what was built.
 
-An int8 model is built in the two steps of the toolkit's hybrid quantization, although no layer is
-set apart: the first step leaves the quantized graph and its parameters as files, and the second
+An int8 model is built in the two steps of the toolkit's hybrid quantization. The first leaves the
+quantized graph and its parameters as files. What stays in float16 is entered there. The second step
 makes from them the .rknn as well as a model that the simulator runs, with no second calibration.
 The toolkit cannot simulate an .rknn that was loaded from a file.
 """
@@ -48,6 +48,7 @@ def build(
     dtype: str,
     algorithm: str,
     method: str,
+    float16: Callable[[Path, Path], None],
 ) -> None:
     """Build `work`/encoder.rknn with rknn-toolkit2, for a batch of 1.
 
@@ -60,6 +61,8 @@ def build(
         dtype: `float16`, or the toolkit's quantized type such as `w8a8`.
         algorithm: how ranges are chosen: `normal`, `kl_divergence`, `mmse`.
         method: `channel` or `layer`: what shares a scale in the weights.
+        float16: is called with the `.model` and the `.cfg` file of the first step, to enter there
+            what stays in float16.
 
     Raises:
         UserError: a step of the toolkit failed.
@@ -80,6 +83,7 @@ def build(
         with chdir(work / TOOLKIT):
             _run(rknn.hybrid_quantization_step1, dataset=str(dataset))
         rknn.release()
+        float16(*(Path(_only(work / TOOLKIT, suffix)) for suffix in (".model", ".cfg")))
         rknn = _step2(work)
     else:
         rknn = _build_float16(model, contract, platform)

@@ -1,0 +1,55 @@
+"""What sherpa-onnx's RKNN runtime takes: the checks that decide whether it loads an encoder."""
+
+from collections.abc import Mapping
+
+TYPES = ("float16", "int64")
+"""I/O types that it handles; others end in "Unsupported tensor type" (GetEncoderInitStates and
+RunEncoder in csrc/rknn/online-zipformer-transducer-model-rknn.cc)."""
+
+KEYS = {
+    "zipformer": (
+        *("model_type", "T", "decode_chunk_len", "num_encoder_layers", "encoder_dims"),
+        *("attention_dims", "cnn_module_kernels", "left_context_len", "context_size"),
+    ),
+}
+"""What it reads from the custom string, by model type (InitEncoder in the same file)."""
+
+LONGEST = 1024
+"""Bytes of a custom string with its end (rknn_custom_string in rknn_api.h)."""
+
+
+def refusals(types: Mapping[str, str], custom_string: str) -> list[str]:
+    """Return why a stock sherpa-onnx would refuse an encoder; nothing if it would load it.
+
+    Args:
+        types: type of each input and output, by name.
+        custom_string: the metadata in the file.
+    """
+    found = type_refusals(types)
+    entries = dict(entry.split("=", 1) for entry in custom_string.split(";") if "=" in entry)
+    missing = [key for key in KEYS.get(entries.get("model_type", ""), ()) if key not in entries]
+    if "model_type" not in entries:
+        missing.insert(0, "model_type")
+    if missing:
+        found.append(f"'Invalid custom string': it lacks {', '.join(missing)}")
+    if len(custom_string.encode()) >= LONGEST:
+        size = len(custom_string.encode())
+        found.append(f"its custom string has {size} bytes, of which {LONGEST - 1} are read")
+    return found
+
+
+def type_refusals(types: Mapping[str, str]) -> list[str]:
+    """Return whether there are inputs or outputs of types that the runtime does not handle.
+
+    Args:
+        types: type of each input and output, by name.
+    """
+    others = sorted({kind for kind in types.values() if kind not in TYPES})
+    if not others:
+        return []
+    names = [name for name, kind in types.items() if kind in others]
+    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    return [
+        f"'Unsupported tensor type': {names[0]}{more} of type {', '.join(others)} (set io_dtype to "
+        "float16)"
+    ]
