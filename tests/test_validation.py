@@ -117,7 +117,7 @@ def missing_file(dataset):
     (dataset.parent / "cached_x-2.npy").unlink()
 
 
-@fault("error", "row 2, input 'cached_x': .", "cannot be read (Is a directory)", "relative to")
+@fault("error", "row 2, input 'cached_x': .", "is no file", "np.save")
 def folder_in_place_of_a_file(dataset):
     replace(dataset, " cached_x-2.npy", " .")
 
@@ -189,6 +189,23 @@ def infinity(dataset):
 @fault("error", "row 3, input 'x'", "is no npy file", "np.save")
 def text_in_place_of_an_array(dataset):
     (dataset.parent / "x-3.npy").write_text("1 2 3")
+
+
+@fault("error", "row 1, input 'x'", "cannot be read (embedded null byte)", "relative to")
+def zero_byte_in_a_path(dataset):
+    replace(dataset, "x-1.npy cached", "x\0.npy cached")
+
+
+@fault("error", "row 1: ", "has 5000 paths", "one path for each input")
+def junk(dataset):
+    dataset.write_text("/".join(["a"] * 5000).replace("/", " ") + "b" * 5000)
+
+
+@fault("error", "row 3, input 'x'", "is no npy file", "np.save")
+def header_of_junk(dataset):
+    text = ("(" * 5000).encode()
+    header = np.lib.format.magic(1, 0) + len(text).to_bytes(2, "little") + text
+    (dataset.parent / "x-3.npy").write_bytes(header)
 
 
 @fault("error", "row 3, input 'x'", "is no npy file", "np.save")

@@ -8,6 +8,7 @@ features, wrong types).
 import hashlib
 import io
 import math
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -146,8 +147,11 @@ def describe(problems: Sequence[Problem], shown: int = SHOWN) -> list[str]:
             place += ", " if name else ": "
         place += f"input '{name}': " if name else ""
         lines.append(f"{place}{group[0].what}: {cause}")
-    more = len(lines) - shown
-    return lines[:shown] + ([f"error: and {more} more problem(s)"] if more > 0 else [])
+    more = lines[shown:]
+    if more:
+        severity = more[0].partition(":")[0]
+        return [*lines[:shown], f"{severity}: and {len(more)} more problem(s)"]
+    return lines
 
 
 def digest(content: bytes) -> str:
@@ -263,7 +267,7 @@ def _why_not_as_many(folder: Path, line: str, contract: Contract) -> tuple[str, 
 
 def _has_space_in_path(folder: Path, paths: Sequence[str]) -> bool:
     return any(
-        (folder / " ".join(paths[start : start + count])).is_file()
+        os.path.isfile(folder / " ".join(paths[start : start + count]))
         for count in (2, 3, 4)
         for start in range(len(paths) - count + 1)
     )
@@ -271,15 +275,19 @@ def _has_space_in_path(folder: Path, paths: Sequence[str]) -> bool:
 
 def _read(folder: Path, path: str, tensor: Tensor, contract: Contract) -> _Array:
     """Check one npy file: header first, then data; nothing of it is executed."""
+    location = folder / path
+    if os.path.exists(location) and not os.path.isfile(location):
+        return _Array(((ERROR, "is no file", "write each array with np.save"),))
     try:
-        with open(folder / path, "rb") as file:
+        with open(location, "rb") as file:
             problem = _check_header(file, tensor, contract)
             if problem:
                 return _Array(((ERROR, *problem),))
             file.seek(0)
             content = file.read()
-    except OSError as error:
-        return _Array(((ERROR, f"cannot be read ({error.strerror})", _missing(folder, path)),))
+    except (OSError, ValueError) as error:  # ValueError: a zero byte in the path
+        reason = getattr(error, "strerror", None) or error
+        return _Array(((ERROR, f"cannot be read ({reason})", _missing(folder, path)),))
     key = digest(content)
     named = re.search(rf"^{re.escape(tensor.name)}\.([0-9a-f]{{20}})\.npy$", Path(path).name)
     if named and named[1] != key:
@@ -300,7 +308,7 @@ def _read(folder: Path, path: str, tensor: Tensor, contract: Contract) -> _Array
 
 
 def _missing(folder: Path, path: str) -> str:
-    if Path(path).is_file() and not Path(path).is_absolute():
+    if os.path.isfile(path) and not os.path.isabs(path):
         return "it is there from the current folder, but paths are relative to dataset.txt"
     return f"paths are relative to the folder of dataset.txt, {folder}"
 
@@ -318,7 +326,7 @@ def _check_header(file, tensor: Tensor, contract: Contract) -> tuple[str, str] |
             (2, 0): np.lib.format.read_array_header_2_0,
         }[version]
         shape, _, dtype = read(file)
-    except (ValueError, KeyError):
+    except Exception:  # numpy's parser fails in many ways on what is no header
         return "is no npy file", "write each array with np.save"
     if dtype.hasobject:
         return (
