@@ -83,6 +83,14 @@ def measure(folder: Path, case: tuple, seed: int, output: Path) -> None:
     scores[scores["output"] == "encoder_out"].to_csv(output, sep="\t", index=False)
 
 
+def summarize(records: list[tuple]) -> pd.DataFrame:
+    """Return mean and least SQNR over the seeds, one row a case."""
+    table = pd.DataFrame(records, columns=[*CHOICES, "one step", "free-running"])
+    summary = table.groupby(CHOICES, sort=False).agg(["mean", "min"]).round(1)
+    summary.columns = [" ".join(column) for column in summary.columns]
+    return summary
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -106,15 +114,15 @@ def main() -> None:
                 job = multiprocessing.Process(target=measure, args=(folder, case, seed, output))
                 job.start()
                 job.join()
+                if job.exitcode:
+                    raise SystemExit(f"case {case} failed; the cause is above")
                 scores = pd.read_csv(output, sep="\t").set_index("mode")["sqnr_db"]
                 modes = (evaluation.ONE_STEP, evaluation.FREE_RUNNING)
                 records.append((*case, *(scores[mode] for mode in modes)))
-                print(*records[-1], flush=True)
-    table = pd.DataFrame(records, columns=[*CHOICES, "one step", "free-running"])
-    summary = table.groupby(CHOICES, sort=False).agg(["mean", "min"]).round(1)
-    summary.columns = [" ".join(column) for column in summary.columns]
-    print(summary.to_string())
-    summary.to_csv(ROOT / "benchmarks/choices.tsv", sep="\t")
+            # After each case: who interrupts it keeps what is measured.
+            summary = summarize(records)
+            summary.to_csv(ROOT / "benchmarks/choices.tsv", sep="\t")
+            print(summary.tail(1).to_string(header=False), flush=True)
     free = summary["free-running mean"]
     record(
         {

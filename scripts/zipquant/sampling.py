@@ -231,11 +231,17 @@ def sample(
             "than one chunk of the model; see the index files for the reasons, and give longer "
             "audio in audio.calibration"
         )
-    _warn(outliers, len(chosen), count, rows)
+    _warn(outliers, count, rows)
     _write_tsv(output, pd.DataFrame(chosen))
     _write_tsv(outliers_file, pd.DataFrame(outliers, columns=["utterance", "chunk", "reason"]))
-    reached = reach_of(tables, chosen, names)
-    _write_tsv(coverage_file, coverage_table(names, reached, whole))
+    covered = coverage_table(names, reach_of(tables, chosen, names), whole)
+    _write_tsv(coverage_file, covered)
+    worst = covered.loc[covered["coverage"].idxmin()]
+    print(
+        f"{len(chosen)} of {count} chunks cover {covered['coverage'].mean():.1%} of the tensors' "
+        f"ranges, {worst['coverage']:.1%} of the worst, {worst['tensor']}",
+        file=sys.stderr,
+    )
 
 
 def read_table(path: str | Path, names: Sequence[str]) -> pd.DataFrame:
@@ -336,7 +342,7 @@ def _greedy(reached: np.ndarray, rows: int) -> list[int]:
     return chosen
 
 
-def _warn(outliers: Sequence[tuple], chosen: int, count: int, rows: int) -> None:
+def _warn(outliers: Sequence[tuple], count: int, rows: int) -> None:
     if outliers:
         worst = sorted({utterance for utterance, _, _ in outliers})
         print(
@@ -351,7 +357,6 @@ def _warn(outliers: Sequence[tuple], chosen: int, count: int, rows: int) -> None
             "all of them are taken",
             file=sys.stderr,
         )
-    print(f"{chosen} of {count} chunks", file=sys.stderr)
 
 
 def _write_tsv(path: str | Path, table: pd.DataFrame) -> None:
