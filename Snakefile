@@ -20,6 +20,7 @@ include: "rules/evaluation.smk"
 include: "rules/recognition.smk"
 include: "rules/report.smk"
 include: "rules/bundle.smk"
+include: "rules/lineage.smk"
 
 
 localrules:

@@ -2,9 +2,13 @@
 rule sample:
     input:
         tables=all_shards("calibration", "traces/{shard}.parquet"),
+        contract=rules.inspect.output.contract,
         lib=lib("sample"),
     output:
         sample=result("calibration/sample.tsv"),
+        # Which part of each tensor's range the sample covers, and what was left out as broken.
+        coverage=result("calibration/coverage.tsv"),
+        outliers=result("calibration/outliers.tsv"),
     log:
         log_of("sample"),
     benchmark:
@@ -15,10 +19,12 @@ rule sample:
     resources:
         mem_mb=1000,
     params:
+        strategy=RECIPE.strategy,
+        guard=RECIPE.front_end == "kaldi",
         rows=config["calibration"]["rows"],
         seed=config["calibration"]["seed"],
     message:
-        "Sampling {params.rows} chunks with seed {params.seed}"
+        "Sampling {params.rows} chunks, strategy {params.strategy}, seed {params.seed}"
     script:
         "../scripts/sample.py"
 
@@ -42,7 +48,9 @@ rule calibration:
     threads: 1
     resources:
         mem_mb=1000,
+    params:
+        states=RECIPE.states,
     message:
-        "Writing the calibration set to {output.dataset}"
+        "Writing the calibration set to {output.dataset}, {params.states} states"
     script:
         "../scripts/calibration.py"

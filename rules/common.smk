@@ -12,7 +12,7 @@ SCRIPTS = Path(workflow.basedir) / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from zipquant import config as configuration
-from zipquant import contract, manifest, recognizer
+from zipquant import contract, manifest, recipes, recognizer
 from zipquant.errors import UserError
 
 STARTED = time.time()
@@ -166,6 +166,62 @@ def check_transcripts() -> list[str]:
     return [message]
 
 
+def of_front_end(front_end: str, pattern: str) -> list[str]:
+    """A front end's files of all shards; those of the configured one are made anyway."""
+    folder = "" if front_end == RECIPE.front_end else f"lineage/{front_end}/"
+    paths = [pattern.format(shard=shard) for shard in shards_of("calibration")]
+    return [f"{folder}{path}" for path in paths]
+
+
+def features_of(front_end: str) -> list[str]:
+    paths = of_front_end(front_end, "features/calibration/{shard}.h5")
+    return [result(path) for path in paths]
+
+
+def traces_of(front_end: str, suffix: str) -> list[str]:
+    paths = of_front_end(front_end, f"traces/{{shard}}{suffix}")
+    return [result(path) for path in paths]
+
+
+def recipe_of(wildcards) -> recipes.Recipe:
+    return recipes.RECIPES[wildcards.recipe]
+
+
+def recipe_file(name: str, file: str) -> str:
+    return result(f"lineage/{name}/{file}")
+
+
+def recipe_benchmarks(name: str) -> list[str]:
+    """The benchmark files of all jobs that a recipe's calibration set needs."""
+    recipe = recipes.RECIPES[name]
+    patterns = ["features/calibration/{shard}"]
+    if recipe.states == "real":
+        patterns.append("traces/{shard}")
+    shared = [of_front_end(recipe.front_end, pattern) for pattern in patterns]
+    jobs = [*sum(shared, []), f"lineage/{name}/sample", f"lineage/{name}/calibration"]
+    return [benchmark_of(job) for job in jobs]
+
+
+def made(name: str) -> dict:
+    """The files of a recipe, as `zipquant.lineage.Made` has them."""
+    front_end = recipes.RECIPES[name].front_end
+    return {
+        "dataset": recipe_file(name, "dataset.txt"),
+        "sample": recipe_file(name, "sample.tsv"),
+        "features": features_of(front_end),
+        "tables": traces_of(front_end, ".parquet"),
+        "benchmarks": recipe_benchmarks(name),
+        "verdict": recipe_file(name, "verdict.json"),
+        "work": recipe_file(name, "variant"),
+    }
+
+
+def made_files() -> list[str]:
+    entries = [entry for name in recipes.RECIPES for entry in made(name).values()]
+    lists = [[entry] if isinstance(entry, str) else entry for entry in entries]
+    return sorted(set(sum(lists, [])))
+
+
 def templates(*names: str) -> list[str]:
     """Templates of pages; a changed one writes the page anew."""
     return [os.path.relpath(SCRIPTS / f"zipquant/{name}.j2") for name in names]
@@ -202,6 +258,7 @@ def shard_audio(name: str) -> dict[int, list[manifest.Utterance]]:
 
 try:
     configuration.validate(config)
+    RECIPE = recipes.resolve(config["calibration"])
     # A wrong model is told at once, also by a dry run; the rule `inspect` tries it as well.
     RECOGNIZER = recognizer.find(
         config["model"],

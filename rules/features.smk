@@ -1,4 +1,4 @@
-# The runtime's log-mel features of a shard.
+# The log-mel features of a shard: the runtime's, unless the recipe has another front end.
 rule features:
     input:
         index=result("index/{set}/{shard}.tsv"),
@@ -17,7 +17,9 @@ rule features:
     params:
         channels=config["audio"]["channels"],
         tail_padding=config["audio"]["tail_padding"],
+        # A model is evaluated with what the board hears, whatever it was calibrated with.
+        front_end=lambda w: RECIPE.front_end if w.set == "calibration" else "kaldi",
     message:
-        "Computing features of {wildcards.set} audio, shard {wildcards.shard}"
+        "Computing features of {wildcards.set} audio, shard {wildcards.shard}, {params.front_end}"
     script:
         "../scripts/features.py"

@@ -9,6 +9,7 @@ run(
     sample=snakemake.input.sample,
     traces=snakemake.input.traces,
     contract_file=snakemake.input.contract,
-    dataset=snakemake.output.dataset,
+    output=snakemake.output.dataset,
     arrays=snakemake.output.arrays,
+    states=snakemake.params.states,
 )

@@ -10,4 +10,5 @@ run(
     output=snakemake.output.features,
     channels=snakemake.params.channels,
     tail_padding=snakemake.params.tail_padding,
+    front_end=snakemake.params.front_end,
 )

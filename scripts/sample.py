@@ -7,7 +7,12 @@ run(
     snakemake.log,
     sampling.sample,
     tables=snakemake.input.tables,
+    contract_file=snakemake.input.contract,
     output=snakemake.output.sample,
+    coverage_file=snakemake.output.coverage,
+    outliers_file=snakemake.output.outliers,
+    strategy=snakemake.params.strategy,
+    guard=snakemake.params.guard,
     rows=snakemake.params.rows,
     seed=snakemake.params.seed,
 )

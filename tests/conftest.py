@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import pandas as pd
 import pytest
 import soundfile
 from onnx import TensorProto, helper
@@ -86,6 +87,30 @@ def tiny_encoder(path: Path, batch: str | int = "N", **changes) -> Path:
     helper.set_model_props(model, metadata)
     onnx.save(model, path)
     return path
+
+
+def made_up_table(
+    model: contracts.Contract, utterance: str, chunks: int, seed: int = 0
+) -> pd.DataFrame:
+    """Return a made-up chunk table of one utterance, as `traces` writes it for a tiny encoder."""
+    random = np.random.default_rng(seed)
+    start = np.arange(chunks) == 0
+    table = {
+        "utterance": np.full(chunks, utterance, dtype=object),
+        "chunk": np.arange(chunks),
+        "row": np.arange(chunks),
+        "time": np.arange(chunks) * model.chunk_shift / 100,
+        "energy": np.where(np.arange(chunks) % 3 == 2, -14, -8) + random.random(chunks),
+    }
+    states = {state.tensor.name: state.tensor for state in model.states}
+    for name in (*(tensor.name for tensor in model.inputs), model.encoder_out):
+        low, high = -8 - random.random(chunks), 3 + random.random(chunks)
+        if name in states and states[name].dtype != "float32":
+            low = high = model.chunk_shift * np.arange(chunks, dtype=float)
+        elif name in states:
+            low, high = np.where(start, 0, low), np.where(start, 0, high)
+        table |= {f"{name}.min": low, f"{name}.max": high, f"{name}.rms": np.maximum(-low, high)}
+    return pd.DataFrame(table)
 
 
 def tiny_ctc(path: Path, tokens: int) -> Path:

@@ -1,13 +1,12 @@
 """The global sample and the calibration set."""
 
 import itertools
-import re
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import tiny_encoder
+from conftest import made_up_table, tiny_encoder
 from zipquant import calibration, contract, manifest, sampling
 from zipquant.errors import UserError
 from zipquant.trace_store import TraceWriter
@@ -77,10 +76,16 @@ def test_sample_is_uniform():
 
 
 def test_no_chunk_at_all_is_refused(tmp_path):
-    empty = pd.DataFrame({"utterance": [], "chunk": [], "row": []})
-    empty.to_parquet(tmp_path / "t.parquet")
-    with pytest.raises(UserError, match="not a single chunk"):
-        sampling.sample([tmp_path / "t.parquet"], tmp_path / "s.tsv", 10, 0)
+    model = contract.inspect(tiny_encoder(tmp_path / "e.onnx"))
+    model.save(tmp_path / "model.json")
+    made_up_table(model, "a", 0).to_parquet(tmp_path / "t.parquet")
+    outputs = [tmp_path / name for name in ("s.tsv", "c.tsv", "o.tsv")]
+    for strategy in sampling.STRATEGIES:
+        with pytest.raises(UserError, match="not a single chunk"):
+            sampling.sample(
+                [tmp_path / "t.parquet"], tmp_path / "model.json", *outputs, strategy, 10, 0
+            )
+    assert not any(path.exists() for path in outputs)
 
 
 @pytest.fixture
@@ -98,10 +103,11 @@ def written(tmp_path):
                 cache = random.normal(size=(1, 6, 80)).astype(np.float32) * min(chunk, 1)
                 rows[utterance, chunk] = [x, cache, np.array([4 * chunk])]
                 writer.write(chunk, rows[utterance, chunk])
-        table = pd.DataFrame({"utterance": [utterance] * 3, "chunk": range(3), "row": range(3)})
+        table = made_up_table(model, utterance, 3)
         table.to_parquet(tmp_path / f"{shard}.parquet")
         frames.append(tmp_path / f"{shard}.parquet")
-    sampling.sample(frames, tmp_path / "sample.tsv", 6, 7)
+    outputs = [tmp_path / name for name in ("sample.tsv", "coverage.tsv", "outliers.tsv")]
+    sampling.sample(frames, tmp_path / "model.json", *outputs, "uniform", 6, 7)
     traces = [tmp_path / "0.h5", tmp_path / "1.h5"]
     dataset = tmp_path / "dataset.txt"
     calibration.write(
@@ -141,62 +147,6 @@ def test_same_input_gives_the_same_bytes(written, tmp_path):
     assert (again / "dataset.txt").read_bytes() == dataset.read_bytes()
     for path in (tmp_path / "arrays").iterdir():
         assert (again / "arrays" / path.name).read_bytes() == path.read_bytes()
-
-
-def damage_first(dataset, change, keep_name=True):
-    """Change the array behind the first row's second input; keep its name or mend that too."""
-    lines = dataset.read_text().splitlines()
-    path = lines[0].split(" ")[1]
-    target = dataset.parent / path
-    content = change(target)
-    target.write_bytes(content)
-    if not keep_name:
-        name = re.sub(r"[0-9a-f]{20}", calibration._digest(content), path)
-        target.rename(dataset.parent / name)
-        dataset.write_text("\n".join(lines).replace(path, name) + "\n")
-
-
-def saved(array, tmp_path):
-    np.save(tmp_path / "array.npy", array)
-    return (tmp_path / "array.npy").read_bytes()
-
-
-def test_changed_array_is_noticed(written):
-    model, dataset, _ = written
-    damage_first(dataset, lambda path: path.read_bytes()[:-1] + b"\x01")
-    with pytest.raises(UserError, match=r"row 1, input 'cached_x': .* has been changed"):
-        calibration.check(dataset, model)
-
-
-@pytest.mark.parametrize(
-    ("array", "message"),
-    [
-        (np.zeros((1, 6, 80), np.float64), "is float64"),
-        (np.zeros((6, 80), np.float32), r"\[6, 80\], but the model takes float32 \[1, 6, 80\]"),
-        (np.full((1, 6, 80), np.nan, np.float32), "NaN"),
-        (np.full((1, 6, 80), np.inf, np.float32), "infinite"),
-    ],
-)
-def test_wrong_array_is_named(written, tmp_path, array, message):
-    model, dataset, _ = written
-    damage_first(dataset, lambda _: saved(array, tmp_path), keep_name=False)
-    with pytest.raises(UserError, match=f"row 1, input 'cached_x'.*{message}"):
-        calibration.check(dataset, model)
-
-
-def test_missing_array_missing_column_and_empty_set_are_named(written):
-    model, dataset, _ = written
-    lines = dataset.read_text().splitlines()
-    dataset.write_text("\n".join([*lines[:2], lines[2].rsplit(" ", 1)[0], *lines[3:]]))
-    with pytest.raises(UserError, match=r"row 3: 2 path\(s\), but the model has 3 inputs"):
-        calibration.check(dataset, model)
-    dataset.write_text("")
-    with pytest.raises(UserError, match="has no rows"):
-        calibration.check(dataset, model)
-    dataset.write_text("\n".join(lines))
-    (dataset.parent / lines[0].split(" ")[0]).unlink()
-    with pytest.raises(UserError, match=r"row 1, input 'x': .* cannot be read"):
-        calibration.check(dataset, model)
 
 
 def test_priorities_do_not_collide():

@@ -47,9 +47,9 @@ def run(project: Path, *arguments: str, cores: int = 2) -> subprocess.CompletedP
     return done
 
 
-def planned(project: Path) -> dict[str, int]:
+def planned(project: Path, *targets: str) -> dict[str, int]:
     """Return how many jobs of each rule Snakemake would run, the target rule left out."""
-    done = run(project, "--dry-run", "--quiet", "rules")
+    done = run(project, *targets, "--dry-run", "--quiet", "rules")
     jobs = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE))
     return {rule: int(count) for rule, count in jobs.items() if rule not in ("all", "total")}
 

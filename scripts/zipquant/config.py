@@ -30,7 +30,8 @@ def validate(config: Mapping[str, Any]) -> None:
     """
     checker = jsonschema.Draft202012Validator(schema())
     errors = sorted(checker.iter_errors(config), key=lambda error: list(map(str, error.path)))
-    lines = [line for error in errors for line in _explain(error)]
+    # Several missing keys of one section are several errors, and each names all of them.
+    lines = list(dict.fromkeys(line for error in errors for line in _explain(error)))
     if not lines and not any(config["variants"].values()):
         lines = ["variants: every one is null, so there is nothing to build; give at least one"]
     if not lines:
@@ -59,9 +60,9 @@ def _explain(error: jsonschema.ValidationError) -> list[str]:
         ]
     if error.validator == "required":
         missing = [key for key in error.validator_value if key not in error.instance]
-        return [f"'{f'{where}.{key}' if where else key}' is missing" for key in missing[:1]]
+        return [f"'{f'{where}.{key}' if where else key}' is missing" for key in missing]
     if error.validator == "enum":
-        known = [str(value) for value in error.validator_value]
+        known = ["null" if value is None else str(value) for value in error.validator_value]
         hint = _nearest(str(error.instance), known)
         return [f"{where}: '{error.instance}' is not known{hint or '.'} Known: {', '.join(known)}"]
     return [f"{where or 'the file'}: {error.message}"]

@@ -1,11 +1,15 @@
-"""Log-mel features, computed by the library that sherpa-onnx itself computes them with."""
+"""Log-mel features, computed by the library that sherpa-onnx itself computes them with.
 
+Other front ends exist only to measure what became of older calibration sets.
+"""
+
+from collections.abc import Callable
 from pathlib import Path
 
 import kaldi_native_fbank as knf
 import numpy as np
 
-from zipquant import audio, index
+from zipquant import audio, front_ends, index
 from zipquant.frame_store import FrameWriter
 
 FRAMES_PER_SECOND = 100
@@ -39,13 +43,24 @@ def fbank(samples: np.ndarray) -> np.ndarray:
     return np.array(frames, dtype=np.float32).reshape(len(frames), options.mel_opts.num_bins)
 
 
-def extract(path: str | Path, channels: str, tail_padding: float) -> np.ndarray:
-    """Compute the features of one audio file as they arise at run time.
+FRONT_ENDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "kaldi": fbank,
+    "librosa-db": front_ends.librosa_db,
+    "librosa-preemphasis": front_ends.librosa_preemphasis,
+}
+"""All take float32 samples at 16 kHz and return float32 features, shape (frames, 80)."""
+
+
+def extract(
+    path: str | Path, channels: str, tail_padding: float, front_end: str = "kaldi"
+) -> np.ndarray:
+    """Compute the features of one audio file; with `kaldi`, as they arise at run time.
 
     Args:
         path: a wav or flac file.
         channels: `mean` or `first`, see `audio.load`.
         tail_padding: seconds of silence appended, so that the last words leave the encoder.
+        front_end: a key of `FRONT_ENDS`.
 
     Returns:
         float32 log-mel features, shape (frames, 80).
@@ -55,11 +70,15 @@ def extract(path: str | Path, channels: str, tail_padding: float) -> np.ndarray:
     """
     samples = audio.load(path, channels)
     padding = np.zeros(round(tail_padding * audio.SAMPLE_RATE), dtype=np.float32)
-    return fbank(np.concatenate([samples, padding]))
+    return FRONT_ENDS[front_end](np.concatenate([samples, padding]))
 
 
 def extract_shard(
-    index_file: str | Path, output: str | Path, channels: str, tail_padding: float
+    index_file: str | Path,
+    output: str | Path,
+    channels: str,
+    tail_padding: float,
+    front_end: str = "kaldi",
 ) -> None:
     """Compute the features of a shard's usable utterances into one feature file.
 
@@ -68,10 +87,11 @@ def extract_shard(
         output: the feature file to write.
         channels: `mean` or `first`, see `audio.load`.
         tail_padding: seconds of silence appended to each utterance.
+        front_end: a key of `FRONT_ENDS`.
 
     Raises:
         UserError: a file of the index has vanished or has been damaged since it was indexed.
     """
     with FrameWriter(output) as writer:
         for entry in index.read_usable(index_file):
-            writer.add(entry.id, extract(entry.path, channels, tail_padding))
+            writer.add(entry.id, extract(entry.path, channels, tail_padding, front_end))

@@ -126,5 +126,7 @@ def set_float16(config: str | Path, tensors: Sequence[str]) -> None:
     if not tensors:
         return
     quantized = yaml.load(rest, Loader=yaml.CSafeLoader)["quantize_parameters"]
-    lines = [f"    {json.dumps(name)}: {FLOAT16}" for name in tensors if name in quantized]
+    # A running mean that is an output is named as both; the toolkit refuses a name given twice.
+    names = [name for name in dict.fromkeys(tensors) if name in quantized]
+    lines = [f"    {json.dumps(name)}: {FLOAT16}" for name in names]
     files.write_text(path, "\n".join(["custom_quantize_layers:", *lines, rest]))

@@ -5,7 +5,7 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-from zipquant import calibration, files, hybrid, rknn_file, rknn_toolkit, runtime
+from zipquant import files, hybrid, rknn_file, rknn_toolkit, runtime, validation
 from zipquant.contract import Contract
 from zipquant.errors import UserError
 
@@ -49,7 +49,7 @@ def build_variant(
     work = Path(work)
     quantized = dtype != "float16"
     if quantized:
-        calibration.check(dataset, contract)
+        validation.check(dataset, contract)
     means: dict[str, list[str]] = {}
 
     def keep_float16(graph_file: Path, config_file: Path) -> None:

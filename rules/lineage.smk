@@ -1,0 +1,144 @@
+# `snakemake lineage`: all recipes on the configured model and audio, compared in one table.
+
+
+wildcard_constraints:
+    recipe="|".join(recipes.RECIPES),
+    front_end="|".join({recipe.front_end for recipe in recipes.RECIPES.values()}),
+
+
+use rule features as lineage_features with:
+    input:
+        index=result("index/calibration/{shard}.tsv"),
+        lib=lib("features"),
+    output:
+        features=result("lineage/{front_end}/features/calibration/{shard}.h5"),
+    log:
+        log_of("lineage/{front_end}/features/calibration/{shard}"),
+    benchmark:
+        benchmark_of("lineage/{front_end}/features/calibration/{shard}")
+    params:
+        channels=config["audio"]["channels"],
+        tail_padding=config["audio"]["tail_padding"],
+        front_end=lambda w: w.front_end,
+    message:
+        "Computing {wildcards.front_end} features, shard {wildcards.shard}"
+
+
+use rule traces as lineage_traces with:
+    input:
+        model=ancient(config["model"]["encoder"]),
+        contract=rules.inspect.output.contract,
+        features=rules.lineage_features.output.features,
+        lib=lib("traces"),
+    output:
+        trace=result("lineage/{front_end}/traces/{shard}.h5"),
+        table=result("lineage/{front_end}/traces/{shard}.parquet"),
+    log:
+        log_of("lineage/{front_end}/traces/{shard}"),
+    benchmark:
+        benchmark_of("lineage/{front_end}/traces/{shard}")
+    message:
+        "Tracing {wildcards.front_end} features, shard {wildcards.shard}"
+
+
+use rule sample as lineage_sample with:
+    input:
+        tables=lambda w: traces_of(recipe_of(w).front_end, ".parquet"),
+        contract=rules.inspect.output.contract,
+        lib=lib("sample"),
+    output:
+        sample=recipe_file("{recipe}", "sample.tsv"),
+        coverage=recipe_file("{recipe}", "coverage.tsv"),
+        outliers=recipe_file("{recipe}", "outliers.tsv"),
+    log:
+        log_of("lineage/{recipe}/sample"),
+    benchmark:
+        benchmark_of("lineage/{recipe}/sample")
+    params:
+        strategy=lambda w: recipe_of(w).strategy,
+        guard=lambda w: recipe_of(w).front_end == "kaldi",
+        rows=config["calibration"]["rows"],
+        seed=config["calibration"]["seed"],
+    message:
+        "Sampling for recipe {wildcards.recipe}"
+
+
+use rule calibration as lineage_calibration with:
+    input:
+        sample=rules.lineage_sample.output.sample,
+        traces=lambda w: traces_of(recipe_of(w).front_end, ".h5"),
+        contract=rules.inspect.output.contract,
+        lib=lib("calibration"),
+    output:
+        dataset=recipe_file("{recipe}", "dataset.txt"),
+        arrays=directory(recipe_file("{recipe}", "arrays")),
+    log:
+        log_of("lineage/{recipe}/calibration"),
+    benchmark:
+        benchmark_of("lineage/{recipe}/calibration")
+    params:
+        states=lambda w: recipe_of(w).states,
+    message:
+        "Writing the calibration set of recipe {wildcards.recipe}"
+
+
+# The model that a recipe gives, evaluated; or why none can be built from it.
+rule lineage_build:
+    input:
+        **recognizer_files(),
+        model=ancient(config["model"]["encoder"]),
+        contract=rules.inspect.output.contract,
+        dataset=rules.lineage_calibration.output.dataset,
+        arrays=rules.lineage_calibration.output.arrays,
+        features=all_shards("evaluation", "features/{set}/{shard}.h5"),
+        lib=lib("lineage_build"),
+    output:
+        verdict=recipe_file("{recipe}", "verdict.json"),
+        work=directory(recipe_file("{recipe}", "variant")),
+    log:
+        log_of("lineage/{recipe}/build"),
+    benchmark:
+        benchmark_of("lineage/{recipe}/build")
+    conda:
+        "../envs/zipquant.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+    params:
+        platform=config["platform"],
+        # The first quantized variant; only what it is calibrated with differs.
+        settings=VARIANTS[candidates()[0]],
+        one_step_chunks=config["evaluation"]["one_step_chunks"],
+    message:
+        "Building and evaluating the model of recipe {wildcards.recipe}"
+    script:
+        "../scripts/lineage_build.py"
+
+
+rule lineage:
+    input:
+        **transcripts(),
+        made=made_files(),
+        contract=rules.inspect.output.contract,
+        features=features_of("kaldi"),
+        tables=traces_of("kaldi", ".parquet"),
+        float_texts=texts_of(FLOAT) if RECOGNIZER else [],
+        lib=lib("lineage"),
+    output:
+        table=result("lineage.tsv"),
+        markdown=result("lineage.md"),
+    log:
+        log_of("lineage"),
+    benchmark:
+        benchmark_of("lineage")
+    conda:
+        "../envs/zipquant.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        made={name: made(name) for name in recipes.RECIPES},
+    message:
+        "Comparing all recipes in {output.table}"
+    script:
+        "../scripts/lineage.py"
