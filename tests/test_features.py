@@ -105,5 +105,8 @@ def test_damaged_feature_file_is_named(tmp_path):
     content = bytearray((tmp_path / "f.h5").read_bytes())
     content[len(content) // 2] ^= 0xFF
     (tmp_path / "f.h5").write_bytes(content)
-    with pytest.raises(UserError, match=r"f\.h5 is damaged"), FeatureReader(tmp_path / "f.h5") as r:
+    with (
+        pytest.raises(UserError, match=r"f\.h5 was damaged"),
+        FeatureReader(tmp_path / "f.h5") as r,
+    ):
         r.frames(0)

@@ -18,16 +18,16 @@ class Progress:
         self._done = 0
         self._start = self._last = time.monotonic()
 
-    def advance(self) -> None:
-        """Count one more."""
-        self._done += 1
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Count some more; a line that is due ends its first part with `note`."""
+        self._done += count
         now = time.monotonic()
         if now - self._last >= self._every or self._done == self._total:
             self._last = now
             rate = self._done / max(now - self._start, 1e-9)
             left = (self._total - self._done) / rate
             print(
-                f"{self._done} of {self._total} {self._unit}, {rate:.1f} a second, "
+                f"{self._done} of {self._total} {self._unit}{note}, {rate:.1f} a second, "
                 f"{left:.0f} s left",
                 file=sys.stderr,
                 flush=True,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from zipquant import files
+from zipquant import chunk_table, files
 from zipquant.errors import UserError
 
 
@@ -74,10 +74,10 @@ def sample(tables: Sequence[str | Path], output: str | Path, rows: int, seed: in
         seed: seed of the draw.
 
     Raises:
-        UserError: the audio gives not a single chunk.
+        UserError: the audio gives not a single chunk, or a table is damaged.
     """
     columns = ["utterance", "chunk", "row"]
-    chosen = uniform((pd.read_parquet(table, columns=columns) for table in tables), rows, seed)
+    chosen = uniform((chunk_table.read(table, columns) for table in tables), rows, seed)
     if not chosen:
         raise UserError(
             "the calibration audio gives not a single chunk: every file is unusable or shorter "
