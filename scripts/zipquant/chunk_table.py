@@ -1,5 +1,7 @@
 """The table of a shard's chunks, one row each: all that sampling needs to know, as Parquet."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -9,6 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from zipquant import files
+
+DIGESTS = b"zipquant.digests"
+"""Key of the file's metadata that holds a hash of each column's values as JSON. Parquet itself has
+checksums of its pages, but none of what says where they are and what type they have."""
+
+DIGEST_BYTES = 8
 
 BLOCK_ROWS = 4096
 """Rows that are in memory at once while a table is written."""
@@ -42,17 +50,20 @@ def write(
             *((name, pa.float64()) for name in ("time", *columns)),
         ]
     )
-    with (
-        files.atomic(path) as temporary,
-        pq.ParquetWriter(temporary, schema, write_page_checksum=True) as writer,
-    ):
+    digests = {name: hashlib.blake2b(digest_size=DIGEST_BYTES) for name in schema.names}
+    with files.atomic(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         start = 0
         for block in measured:
             row = np.arange(start, start + len(block))
             chunk = row - first_rows[owners[row]]
             arrays = [names.take(pa.array(owners[row])), chunk, row, chunk * seconds, *block.T]
-            writer.write_table(pa.table(list(map(pa.array, arrays)), schema))
+            table = pa.table(list(map(pa.array, arrays)), schema)
+            for name in schema.names:
+                digests[name].update(_content(table[name]))
+            writer.write_table(table)
             start += len(block)
+        found = {name: digest.hexdigest() for name, digest in digests.items()}
+        writer.add_key_value_metadata({DIGESTS: json.dumps(found)})
 
 
 def read(path: str | Path, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -62,9 +73,21 @@ def read(path: str | Path, columns: Sequence[str] | None = None) -> pd.DataFrame
         UserError: the file is damaged; see `files.damaged`.
     """
     try:
-        table = pq.read_table(path, columns=columns, page_checksum_verification=True)
-    except (pa.ArrowInvalid, OSError) as error:
-        if isinstance(error, FileNotFoundError):
-            raise
+        with pq.ParquetFile(path) as file:
+            table = file.read(columns)
+            expected = json.loads((file.metadata.metadata or {}).get(DIGESTS, b"{}"))
+        for name in set(table.column_names) & set(expected):
+            digest = hashlib.blake2b(_content(table[name]), digest_size=DIGEST_BYTES).hexdigest()
+            if digest != expected[name]:
+                raise ValueError(f"the checksum of column {name} is wrong")
+        return table.to_pandas()
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise files.damaged(path, error) from None
-    return table.to_pandas()
+
+
+def _content(column: pa.ChunkedArray) -> bytes:
+    if pa.types.is_string(column.type):
+        return b"".join(value.as_buffer().to_pybytes() + b"\0" for value in column)
+    return column.to_numpy().tobytes()
