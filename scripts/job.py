@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from zipquant.errors import UserError
+from zipquant.progress import CONSOLE
 
 PR_SET_PDEATHSIG = 1
 """linux/prctl.h: which signal a process gets when its parent dies."""
@@ -26,6 +27,9 @@ def run(log: Sequence[str], function: Callable[..., None], **arguments) -> None:
         child = os.fork()
         if child == 0:
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            # Long jobs tell on the console how far they are; the rest is for the log.
+            job = os.path.relpath(os.path.splitext(log[0])[0]).split("logs/")[-1]
+            os.environ[CONSOLE] = f"{os.dup(2)}:{job}"
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
             os._exit(_call(function, arguments))

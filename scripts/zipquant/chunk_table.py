@@ -40,23 +40,18 @@ def write(
         columns: names of what was measured of each chunk.
         measured: blocks of `BLOCK_ROWS` rows, the last one shorter, float64 (rows, columns).
     """
-    names = pa.array(ids, pa.string())
+    known = pa.array(ids, pa.string())
     owners = np.repeat(np.arange(len(counts)), counts)
     first_rows = np.cumsum([0, *counts])
-    schema = pa.schema(
-        [
-            ("utterance", pa.string()),
-            *((name, pa.int64()) for name in ("chunk", "row")),
-            *((name, pa.float64()) for name in ("time", *columns)),
-        ]
-    )
+    names = ["utterance", "chunk", "row", "time", *columns]
+    schema = pa.schema([(name, _type(name)) for name in names])
     digests = {name: hashlib.blake2b(digest_size=DIGEST_BYTES) for name in schema.names}
     with files.atomic(path) as temporary, pq.ParquetWriter(temporary, schema) as writer:
         start = 0
         for block in measured:
             row = np.arange(start, start + len(block))
             chunk = row - first_rows[owners[row]]
-            arrays = [names.take(pa.array(owners[row])), chunk, row, chunk * seconds, *block.T]
+            arrays = [known.take(pa.array(owners[row])), chunk, row, chunk * seconds, *block.T]
             table = pa.table(list(map(pa.array, arrays)), schema)
             for name in schema.names:
                 digests[name].update(_content(table[name]))
@@ -76,15 +71,22 @@ def read(path: str | Path, columns: Sequence[str] | None = None) -> pd.DataFrame
         with pq.ParquetFile(path) as file:
             table = file.read(columns)
             expected = json.loads((file.metadata.metadata or {}).get(DIGESTS, b"{}"))
-        for name in set(table.column_names) & set(expected):
+        if expected and columns is None and table.column_names != list(expected):
+            raise ValueError("its columns have other names")
+        for name in table.column_names if expected else ():
             digest = hashlib.blake2b(_content(table[name]), digest_size=DIGEST_BYTES).hexdigest()
-            if digest != expected[name]:
+            if digest != expected[name] or table[name].type != _type(name):
                 raise ValueError(f"the checksum of column {name} is wrong")
         return table.to_pandas()
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise files.damaged(path, error) from None
+
+
+def _type(column: str) -> pa.DataType:
+    known = {"utterance": pa.string(), "chunk": pa.int64(), "row": pa.int64()}
+    return known.get(column, pa.float64())
 
 
 def _content(column: pa.ChunkedArray) -> bytes:
