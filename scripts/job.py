@@ -33,12 +33,13 @@ def run(log: Sequence[str], function: Callable[..., None], **arguments) -> None:
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
             os._exit(_call(function, arguments))
-        _, status = os.waitpid(child, 0)
+        _, status, used = os.wait4(child, 0)
         code = os.waitstatus_to_exitcode(status)
         if code < 0:
             name = signal.Signals(-code).name
             hint = ": most likely out of memory" if name == "SIGKILL" else ""
             file.write(f"error: the job was killed by {name}{hint}; see {log[0]}\n".encode())
+        file.write(f"peak memory: {used.ru_maxrss / 1024:.0f} MB\n".encode())
     sys.exit(0 if code == 0 else 1)
 
 
