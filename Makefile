@@ -9,7 +9,6 @@ BIN := .venv/bin
 
 demo: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
-	@cat results/report/summary.txt && echo "report: results/report/index.html"
 
 test: .venv/installed lint
 	$(BIN)/python -m pytest

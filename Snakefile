@@ -1,3 +1,5 @@
+import atexit
+
 from snakemake.utils import min_version
 
 min_version("9.0")
@@ -15,6 +17,7 @@ include: "rules/traces.smk"
 include: "rules/calibration.smk"
 include: "rules/quantize.smk"
 include: "rules/evaluation.smk"
+include: "rules/recognition.smk"
 include: "rules/report.smk"
 
 
@@ -26,12 +29,13 @@ rule all:
     default_target: True
     input:
         rules.report.output,
+        converted(),
     message:
         "Everything is made"
 
 
 onsuccess:
-    show_summary()
+    atexit.register(show_summary)
 
 
 onerror:

@@ -36,7 +36,7 @@ from record import record
 
 from zipquant import audio, contract, features, manifest, traces
 from zipquant.contract import Contract
-from zipquant.feature_store import FeatureWriter
+from zipquant.frame_store import FrameWriter
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = {"": None, "_demo": ROOT / "models/demo/encoder.onnx"}
@@ -166,7 +166,7 @@ def compare(
                 if engine == "ours":
                     shape.save(out / "model.json")
                     for number in range(2):
-                        with FeatureWriter(out / f"{number}.features.h5") as writer:
+                        with FrameWriter(out / f"{number}.features.h5") as writer:
                             for position, frames in enumerate(pieces):
                                 if manifest.shard_of(f"u{position}", 2) == number:
                                     writer.add(f"u{position}", frames)

@@ -2,7 +2,8 @@
 
     python demo/evaluate.py --model models/demo --digits DIR
 
-Streams every utterance through onnxruntime as sherpa-onnx does and prints a Markdown table.
+Every utterance goes through the workflow's own streaming and search, and through sherpa-onnx; the
+output is a Markdown table.
 """
 
 from __future__ import annotations
@@ -15,52 +16,31 @@ import sherpa_onnx
 import soundfile as sf
 
 import data
-from export import open_session
-from train import edit_distance
-from transducer import BLANK, CONTEXT, TOKENS, WORDS
+from transducer import BLANK, TOKENS, WORDS
+from zipquant import contract, decoding, recognizer, scoring
+from zipquant.streaming import OnnxEncoder, stream
 
 
-class OnnxTransducer:
-    """Streaming greedy search over encoder.onnx, decoder.onnx and joiner.onnx of one folder."""
+class Model:
+    """The workflow's streaming and greedy search over the four files of one folder."""
 
     def __init__(self, folder: Path) -> None:
-        self.encoder = open_session(folder / "encoder.onnx")
-        self.decoder = open_session(folder / "decoder.onnx")
-        self.joiner = open_session(folder / "joiner.onnx")
-        metadata = self.encoder.get_modelmeta().custom_metadata_map
-        self.segment, self.step = int(metadata["T"]), int(metadata["decode_chunk_len"])
-        self.decoded: dict[tuple[int, ...], np.ndarray] = {}
+        encoder = folder / "encoder.onnx"
+        self.contract = contract.inspect(encoder)
+        self.encoder = OnnxEncoder(encoder, self.contract)
+        parts = [str(folder / name) for name in ("tokens.txt", "decoder.onnx", "joiner.onnx")]
+        found = recognizer.load(*parts)
+        self.networks = decoding.OnnxNetworks(found.decoder, found.joiner)
 
-    def initial_states(self) -> dict[str, np.ndarray]:
-        """Zero states of one stream by input name."""
-        kinds = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
-        return {
-            i.name: np.zeros([d if isinstance(d, int) else 1 for d in i.shape], kinds[i.type])
-            for i in self.encoder.get_inputs()[1:]
-        }
-
-    def decode_context(self, context: tuple[int, ...]) -> np.ndarray:
-        """The decoder's output (1, joiner_dim) for a context; there are few, so they are kept."""
-        if context not in self.decoded:
-            self.decoded[context] = self.decoder.run(None, {"y": np.array([context])})[0]
-        return self.decoded[context]
-
-    def transcribe(self, samples: np.ndarray) -> list[int]:
-        """Token ids of samples in [-1, 1] at 16 kHz."""
-        feats, states = data.features(samples), self.initial_states()
-        tokens, processed = [-1] * (CONTEXT - 1) + [BLANK], 0
-        while processed + self.segment < len(feats):
-            x = feats[None, processed : processed + self.segment]
-            encoded, *new = self.encoder.run(None, {"x": x, **states})
-            states = dict(zip(states, new, strict=True))
-            processed += self.step
-            for t in range(encoded.shape[1]):
-                decoded = self.decode_context(tuple(tokens[-CONTEXT:]))
-                names = {"encoder_out": encoded[:, t], "decoder_out": decoded}
-                best = int(self.joiner.run(None, names)[0].argmax())
-                if best != BLANK:
-                    tokens.append(best)
-        return tokens[CONTEXT:]
+    def transcribe(self, utterances: list[data.Utterance]) -> list[list[int]]:
+        """Token ids of each utterance."""
+        frames = [data.features(u.samples) for u in utterances]
+        empty = np.zeros((0, self.contract.encoder_dim), dtype=np.float32)
+        encoded = [[empty] for _ in frames]
+        for step in stream(self.encoder, self.contract, frames, lanes=16):
+            encoded[step.utterance].append(step.encoder_out[0])
+        joined = [np.concatenate(parts) for parts in encoded]
+        return decoding.search_transducer(self.networks, joined, BLANK, None)
 
 
 def open_sherpa(folder: Path) -> sherpa_onnx.OnlineRecognizer:
@@ -101,16 +81,19 @@ def demo_audio(manifest: Path) -> list[data.Utterance]:
 
 
 def measure(
-    model: OnnxTransducer, sherpa: sherpa_onnx.OnlineRecognizer, utterances: list[data.Utterance]
+    model: Model, sherpa: sherpa_onnx.OnlineRecognizer, utterances: list[data.Utterance]
 ) -> np.ndarray:
     """Numbers of utterances, words, wrong words, wrong utterances, other texts by sherpa-onnx."""
-    total = np.zeros(5, dtype=int)
-    for utterance in utterances:
-        tokens = model.transcribe(utterance.samples)
-        wrong = edit_distance([d + 1 for d in utterance.digits], tokens)
-        differs = transcribe_with_sherpa(sherpa, utterance.samples) != tokens
-        total += (1, len(utterance.digits), wrong, wrong > 0, differs)
-    return total
+    found = model.transcribe(utterances)
+    spoken = [" ".join(TOKENS[digit + 1] for digit in u.digits) for u in utterances]
+    texts = [" ".join(TOKENS[token] for token in tokens) for tokens in found]
+    counts = scoring.count(spoken, texts, "word")
+    differs = sum(
+        transcribe_with_sherpa(sherpa, utterance.samples) != tokens
+        for utterance, tokens in zip(utterances, found, strict=True)
+    )
+    wrong = (counts.errors.sum(), (counts.errors > 0).sum())
+    return np.array([len(utterances), counts.units.sum(), *wrong, differs])
 
 
 def print_row(name: str, total: np.ndarray) -> None:
@@ -147,7 +130,7 @@ def main() -> None:
     )
     parser.add_argument("--each", type=int, default=55, help="strings of each speaker")
     args = parser.parse_args()
-    model, sherpa = OnnxTransducer(args.model), open_sherpa(args.model)
+    model, sherpa = Model(args.model), open_sherpa(args.model)
     print("| set | strings | words | errors | WER | strings with errors | sherpa-onnx differs |")
     print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     people = data.test_strings(data.held_out_recordings(args.digits), args.each, seed=11)

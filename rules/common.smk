@@ -12,11 +12,12 @@ SCRIPTS = Path(workflow.basedir) / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from zipquant import config as configuration
-from zipquant import contract, manifest
+from zipquant import contract, manifest, recognizer
 from zipquant.errors import UserError
 
 STARTED = time.time()
 SETS = ("calibration", "evaluation")
+FLOAT = "float"
 
 
 wildcard_constraints:
@@ -98,16 +99,84 @@ def calibration_set(wildcards) -> dict[str, str]:
     return dict(rules.calibration.output.items())
 
 
+def recognizer_files() -> dict[str, str]:
+    """The files that make text of encoder outputs, by what they are."""
+    if RECOGNIZER is None:
+        return {}
+    parts = {"decoder": RECOGNIZER.decoder, "joiner": RECOGNIZER.joiner}
+    paths = {name: part.path for name, part in parts.items() if part}
+    return {"tokens": RECOGNIZER.tokens, **paths}
+
+
+def transcripts() -> dict[str, str]:
+    """The evaluation manifest; a folder has no transcripts."""
+    source = config["audio"]["evaluation"]
+    return {"transcripts": source} if os.path.isfile(source) else {}
+
+
+def candidates() -> list[str]:
+    """The variants that the best is chosen from: the quantized ones, if there are any."""
+    quantized = [n for n, s in VARIANTS.items() if s["dtype"] != "float16"]
+    return quantized or list(VARIANTS)
+
+
+def scored() -> list[str]:
+    """All models that texts are made with; `rknn` is the best variant with all three in RKNN."""
+    transducer = RECOGNIZER is not None and RECOGNIZER.decoder is not None
+    return [FLOAT, *VARIANTS, *(["rknn"] if transducer else [])]
+
+
+def converted() -> list[str]:
+    """The rest of a transducer for the NPU."""
+    if "rknn" not in scored():
+        return []
+    return [result(f"recognizer/{part}.rknn") for part in ("decoder", "joiner")]
+
+
+def texts_of(*models: str) -> list[str]:
+    """The texts of some models, all shards of the first, then of the next."""
+    return [
+        result(f"texts/{model}/{shard}.tsv")
+        for model in models
+        for shard in shards_of("evaluation")
+    ]
+
+
+def check_transcripts() -> list[str]:
+    """Warn of transcripts that the model cannot produce; refuse them where most are so."""
+    texts = {
+        u.id: u.text for us in SHARDED["evaluation"].values() for u in us if u.text
+    }
+    if RECOGNIZER is None or not texts:
+        return []
+    unknown = recognizer.unspeakable(texts, RECOGNIZER)
+    if not unknown:
+        return []
+    name, words = next(iter(unknown.items()))
+    message = (
+        f"{config['audio']['evaluation']}: {len(unknown)} of {len(texts)} transcripts hold words "
+        f"that the tokens in {RECOGNIZER.tokens} cannot spell, which count as errors; the first "
+        f"is '{words[0]}' in '{name}'"
+    )
+    if 2 * len(unknown) > len(texts):
+        raise UserError(
+            f"{message}. Write the transcripts as the model writes (numbers as words, no "
+            "punctuation), or set model.tokens to the tokens of the right model"
+        )
+    return [message]
+
+
 def templates(*kinds: str) -> list[str]:
     """The report's templates; a changed one writes the report anew."""
     return [os.path.relpath(SCRIPTS / f"zipquant/report.{kind}.j2") for kind in kinds]
 
 
 def show_summary() -> None:
+    """Print the report's lines, at exit, so that they come last."""
     summary = Path(result("report/summary.txt"))
     if summary.exists():
-        print(summary.read_text(), end="", file=sys.stderr)
         print(f"report: {result('report/index.html')}", file=sys.stderr)
+        print(summary.read_text(), end="", file=sys.stderr)
 
 
 def show_errors() -> None:
@@ -122,7 +191,10 @@ def show_errors() -> None:
 
 def shard_audio(name: str) -> dict[int, list[manifest.Utterance]]:
     sharded = {}
-    for utterance in manifest.read(config["audio"][name]):
+    found = manifest.read(config["audio"][name])
+    if name == "evaluation":
+        found = manifest.cap(found, config["evaluation"]["max_utterances"])
+    for utterance in found:
         shard = manifest.shard_of(utterance.id, config["audio"]["shards"][name])
         sharded.setdefault(shard, []).append(utterance)
     return sharded
@@ -130,12 +202,19 @@ def shard_audio(name: str) -> dict[int, list[manifest.Utterance]]:
 
 try:
     configuration.validate(config)
-    if workflow.is_main_process:
-        # A wrong model is told at once, also by a dry run; the rule `inspect` tries it as well.
-        contract.inspect(config["model"]["encoder"], config["model"]["state_outputs"])
+    # A wrong model is told at once, also by a dry run; the rule `inspect` tries it as well.
+    RECOGNIZER = recognizer.find(
+        config["model"],
+        contract.inspect(config["model"]["encoder"], config["model"]["state_outputs"]),
+    )
     SHARDED = {name: shard_audio(name) for name in SETS}
     VARIANTS = {
         name: settings for name, settings in config["variants"].items() if settings
     }
+    WARNINGS = check_transcripts()
 except UserError as error:
     stop(error)
+
+if workflow.is_main_process:
+    for warning in WARNINGS:
+        print(f"warning: {warning}", file=sys.stderr)

@@ -1,5 +1,6 @@
 # What the console shows: one line a job, when it is done; a dry run is left as Snakemake prints it.
 
+import atexit
 import logging
 
 from snakemake.logging import logger
@@ -28,6 +29,8 @@ class OneLineAJob(logging.Filter):
             record.event, record.args = None, ()
             record.msg = f"[{record.done:>3} of {record.total}] {done}"
             return True
+        if record.getMessage().startswith("Nothing to be done"):
+            atexit.register(show_summary)
         return not record.getMessage().startswith(
             ("Select jobs to execute", "Execute ")
         )

@@ -7,9 +7,11 @@ rule evaluate:
         rknn=rules.quantize.output.rknn,
         build=rules.quantize.output.build,
         toolkit=rules.quantize.output.toolkit,
+        overlap=ancient(rules.overlap.output.table),
         lib=lib("evaluate"),
     output:
         table=result("evaluation/{variant}/{shard}.parquet"),
+        encoded=result("encoded/{variant}/{shard}.h5"),
     log:
         log_of("evaluate/{variant}/{shard}"),
     benchmark:
@@ -21,7 +23,7 @@ rule evaluate:
         mem_mb=4000,
     params:
         work=lambda w, input: os.path.dirname(input.build),
-        max_chunks=config["evaluation"]["max_chunks"],
+        one_step_chunks=config["evaluation"]["one_step_chunks"],
     message:
         "Evaluating variant {wildcards.variant} on shard {wildcards.shard}"
     script:

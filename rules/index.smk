@@ -24,3 +24,29 @@ rule index:
         "Indexing {wildcards.set} audio, shard {wildcards.shard}"
     script:
         "../scripts/index.py"
+
+
+# Evaluation audio that is also calibrated with, by content.
+rule overlap:
+    input:
+        calibration=all_shards("calibration", "index/{set}/{shard}.tsv"),
+        evaluation=all_shards("evaluation", "index/{set}/{shard}.tsv"),
+        lib=lib("overlap"),
+    output:
+        table=result("index/overlap.tsv"),
+    log:
+        log_of("overlap"),
+    benchmark:
+        benchmark_of("overlap")
+    priority: 10
+    conda:
+        "../envs/zipquant.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        on_overlap=config["audio"]["on_overlap"],
+    message:
+        "Comparing calibration and evaluation audio"
+    script:
+        "../scripts/overlap.py"

@@ -13,6 +13,9 @@ rule report:
             variant=VARIANTS,
             shard=shards_of("evaluation"),
         ),
+        overlap=rules.overlap.output.table,
+        scores=rules.score.output.scores if RECOGNIZER else [],
+        texts=rules.score.output.texts if RECOGNIZER else [],
         templates=templates("html", "md"),
         lib=lib("report"),
     output:
@@ -31,6 +34,7 @@ rule report:
         mem_mb=1000,
     params:
         variants=list(VARIANTS),
+        warnings=WARNINGS,
         settings=config,
     message:
         "Writing the report to {output.html}"

@@ -10,6 +10,7 @@ run(
     contract_file=snakemake.input.contract,
     features=snakemake.input.features,
     work=snakemake.params.work,
-    output=snakemake.output.table,
-    max_chunks=snakemake.params.max_chunks,
+    table_file=snakemake.output.table,
+    encoded_file=snakemake.output.encoded,
+    one_step_chunks=snakemake.params.one_step_chunks,
 )

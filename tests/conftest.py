@@ -165,6 +165,57 @@ def zipformer2_like_encoder(path: Path, batch: str | int = "N", layers: int = 2)
     return path
 
 
+def tiny_ctc(path: Path, tokens: int) -> Path:
+    """Write a streaming CTC model with Zipformer2's interface, as sherpa-onnx loads it.
+
+    Its log probabilities are those of `tokens` mel bins of every fourth frame: not speech
+    recognition, but each chunk gives many different tokens, some over its border.
+    """
+    value = helper.make_tensor_value_info
+    shapes = {
+        "cached_key_0": [4, "N", 8],
+        "cached_nonlin_attn_0": [1, "N", 4, 12],
+        "cached_val1_0": [4, "N", 8],
+        "cached_val2_0": [4, "N", 8],
+        "cached_conv1_0": ["N", 16, 15],
+        "cached_conv2_0": ["N", 16, 15],
+        "embed_states": ["N", 128, 3, 19],
+    }
+    states = [(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    states.append(("processed_lens", TensorProto.INT64, ["N"]))
+    inputs = [value("x", TensorProto.FLOAT, ["N", 45, 80])]
+    inputs += [value(*state) for state in states]
+    outputs = [value("log_probs", TensorProto.FLOAT, ["N", 8, tokens])]
+    outputs += [value(f"new_{name}", *kind) for name, *kind in states]
+    constants = [
+        helper.make_tensor(name, TensorProto.INT64, [len(numbers)], numbers)
+        for name, numbers in {
+            "start": [0, 10],
+            "end": [32, 10 + tokens],
+            "axes": [1, 2],
+            "steps": [4, 1],
+            "shift": [32],
+        }.items()
+    ]
+    nodes = [
+        helper.make_node("Slice", ["x", "start", "end", "axes", "steps"], ["bins"]),
+        helper.make_node("LogSoftmax", ["bins"], ["log_probs"], axis=2),
+        *(helper.make_node("Identity", [name], [f"new_{name}"]) for name in shapes),
+        helper.make_node("Add", ["processed_lens", "shift"], ["new_processed_lens"]),
+    ]
+    graph = helper.make_graph(nodes, "ctc", inputs, outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    metadata = {
+        **{"model_type": "zipformer2", "T": "45", "decode_chunk_len": "32"},
+        **{"num_encoder_layers": "1", "encoder_dims": "16", "cnn_module_kernels": "31"},
+        **{"left_context_len": "4", "num_heads": "2"},
+        **{"query_head_dims": "4", "value_head_dims": "4"},
+    }
+    helper.set_model_props(model, metadata)
+    onnx.save(model, path)
+    return path
+
+
 @pytest.fixture(scope="session")
 def demo_contract() -> contracts.Contract:
     """The contract of the demo encoder."""

@@ -7,7 +7,7 @@ import soundfile
 from conftest import SHARED_SPEECH, make_audio, needs_shared_speech
 from zipquant import audio, features, index
 from zipquant.errors import UserError
-from zipquant.feature_store import FeatureReader
+from zipquant.frame_store import FrameReader
 
 
 def reference_fbank(samples: np.ndarray) -> np.ndarray:
@@ -80,7 +80,7 @@ def test_shard_of_features_holds_every_usable_utterance(tmp_path):
     paths = [str(tmp_path / f"{name}.wav") for name in "abc"]
     index.write(["a", "b", "c"], paths, {}, tmp_path / "index.tsv", "mean", "skip")
     features.extract_shard(tmp_path / "index.tsv", tmp_path / "f.h5", "mean", 0.0)
-    with FeatureReader(tmp_path / "f.h5") as reader:
+    with FrameReader(tmp_path / "f.h5") as reader:
         assert (reader.ids, reader.frame_counts) == (["a", "b"], [100, 200])
         np.testing.assert_array_equal(reader.frames(1), features.extract(paths[1], "mean", 0.0))
     skipped = [entry for entry in index.read(tmp_path / "index.tsv") if entry.problem]
@@ -107,6 +107,6 @@ def test_damaged_feature_file_is_named(tmp_path):
     (tmp_path / "f.h5").write_bytes(content)
     with (
         pytest.raises(UserError, match=r"f\.h5 was damaged"),
-        FeatureReader(tmp_path / "f.h5") as r,
+        FrameReader(tmp_path / "f.h5") as r,
     ):
         r.frames(0)

@@ -77,7 +77,7 @@ def test_file_that_is_no_rknn_is_told(tmp_path):
 
 
 def test_custom_string_is_what_sherpa_onnx_splits(demo_contract):
-    text = rknn_toolkit.custom_string(demo_contract)
+    text = rknn_toolkit.custom_string(demo_contract.metadata)
     assert len(text) < 1024
     entries = dict(entry.split("=") for entry in text.split(";"))
     assert entries.items() <= demo_contract.metadata.items()

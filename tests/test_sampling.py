@@ -10,7 +10,7 @@ import pytest
 from conftest import tiny_encoder
 from zipquant import calibration, contract, manifest, sampling, streaming, traces
 from zipquant.errors import UserError
-from zipquant.feature_store import FeatureWriter
+from zipquant.frame_store import FrameWriter
 
 CHUNKS = [(f"speaker{u % 7}/u{u}", chunk) for u in range(60) for chunk in range(u % 9 + 1)]
 
@@ -95,7 +95,7 @@ def written(tmp_path):
     for shard, utterance in enumerate(("a", "b")):
         # 18 frames are 3 chunks of the tiny encoder.
         speech = random.normal(-8, 3, (18, 80)).astype(np.float32)
-        with FeatureWriter(tmp_path / f"{shard}.features.h5") as writer:
+        with FrameWriter(tmp_path / f"{shard}.features.h5") as writer:
             writer.add(utterance, speech)
         inputs = ("e.onnx", "model.json", f"{shard}.features.h5")
         outputs = (f"{shard}.h5", f"{shard}.parquet")

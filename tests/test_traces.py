@@ -11,7 +11,7 @@ from conftest import DEMO_MODEL, make_audio, tiny_encoder
 from test_streaming import expected, models, utterances  # noqa: F401 (fixtures)
 from zipquant import chunk_table, contract, features, slides, streaming, trace_store, traces
 from zipquant.errors import UserError
-from zipquant.feature_store import FeatureWriter
+from zipquant.frame_store import FrameWriter
 
 
 def window_of(tape: np.ndarray, start: int, length: int, axis: int) -> np.ndarray:
@@ -120,7 +120,7 @@ def trace(folder: Path, model: Path, audio: list[np.ndarray], lanes: int) -> con
     folder.mkdir(exist_ok=True)
     shape = contract.inspect(model)
     shape.save(folder / "model.json")
-    with FeatureWriter(folder / "f.h5") as writer:
+    with FrameWriter(folder / "f.h5") as writer:
         for number, frames in enumerate(audio):
             writer.add(f"u{number}", frames)
     names = ("model.json", "f.h5", "t.h5", "t.parquet")
@@ -213,7 +213,7 @@ def test_damage_anywhere_is_named_and_never_used(tmp_path):
 
 def test_failed_trace_leaves_no_file(tmp_path, demo_contract):
     demo_contract.save(tmp_path / "model.json")
-    with FeatureWriter(tmp_path / "f.h5") as writer:
+    with FrameWriter(tmp_path / "f.h5") as writer:
         writer.add("u", utterances()[1])
     bad = tiny_encoder(tmp_path / "e.onnx")
     arguments = [tmp_path / name for name in ("model.json", "f.h5", "t.h5", "t.parquet")]

@@ -17,6 +17,11 @@ from zipquant import contract, rknn_file
 
 PARTS = ("Snakefile", "config.yaml", "rules", "scripts", "envs", "profiles", "models")
 CALIBRATION_FILES, EVALUATION_FILES = 6, 2
+AUDIO = {
+    "calibration": "audio/calibration",
+    "evaluation": "audio/evaluation",
+    "shards": {"calibration": 3, "evaluation": 1},
+}
 
 
 def snakemake(project: Path, *arguments: str, cores: int = 2) -> subprocess.CompletedProcess:
@@ -51,11 +56,7 @@ def planned(project: Path) -> dict[str, int]:
 def configure(project: Path, **changes) -> None:
     """Write the project's my.yaml."""
     settings = {
-        "audio": {
-            "calibration": "audio/calibration",
-            "evaluation": "audio/evaluation",
-            "shards": {"calibration": 3, "evaluation": 1},
-        },
+        "audio": AUDIO,
         "calibration": {"rows": 12},
     }
     (project / "my.yaml").write_text(yaml.safe_dump(settings | changes))
@@ -136,21 +137,61 @@ def test_page_is_self_contained_and_lists_every_output(finished):
     assert "encoder output" in (finished / "results/report/report.md").read_text()
 
 
+def test_texts_are_compared_with_the_float_models_own_where_there_are_no_transcripts(finished):
+    report = json.loads((finished / "results/report/report.json").read_text())
+    found = report["recognition"]
+    assert (found["utterances"], found["transcribed"]) == (EVALUATION_FILES, 0)
+    assert list(found["models"]) == ["float", "int8", "fp16", "rknn"]
+    assert found["models"]["fp16"]["same"]["same"] == EVALUATION_FILES
+    assert found["best"] == "int8"
+    summary = (finished / "results/report/summary.txt").read_text().splitlines()
+    assert summary[-1].startswith("WER against the float model's own text on 2 utterances")
+    page = (finished / "results/report/index.html").read_text()
+    assert "2 utterances decide little" in page
+    assert all(f"<td>e{number}</td>" in page for number in range(EVALUATION_FILES))
+    for part in ("decoder", "joiner"):
+        assert (finished / f"results/recognizer/{part}.rknn").read_bytes()[:4] == b"RKNN"
+
+
+def test_transcripts_rerun_no_simulator_and_give_error_rates(project):
+    rows = [f"e{n}\taudio/evaluation/e{n}.wav\tsix {'ten' * n}\n" for n in range(2)]
+    (project / "spoken.tsv").write_text("id\tpath\ttext\n" + "".join(rows))
+    configure(project, audio=AUDIO | {"evaluation": "spoken.tsv"})
+    done = snakemake(project)
+    assert done.returncode == 0, done.stdout + done.stderr
+    warning = "1 of 2 transcripts hold words that the tokens in models/demo/tokens.txt cannot"
+    assert f"warning: spoken.tsv: {warning} spell" in done.stderr
+    assert "Evaluating" not in done.stderr and "Decoding float" not in done.stderr
+    report = json.loads((project / "results/report/report.json").read_text())
+    assert report["warnings"][0].startswith(f"spoken.tsv: {warning}")
+    found = report["recognition"]["models"]["int8"]["transcript"]["word"]
+    # noise that is no speech: at best nothing is heard, and all 3 words are missing
+    assert (found["units"], found["rate"] > 0) == (3, True)
+    assert done.stderr.splitlines()[-1].startswith("WER on 2 utterances (3 words): float ")
+
+
 def test_second_run_does_nothing(finished):
     assert planned(finished) == {}
+
+
+AFTER_DECODING = {"choose": 1, "decode_rknn": 1, "score": 1, "report": 1}
 
 
 def test_one_more_wav_reruns_its_shard_and_what_follows(project):
     write_audio(project / "audio/calibration/new.wav", 2.0, 50)
     assert planned(project) == {
-        **{"index": 1, "features": 1, "traces": 1, "sample": 1, "calibration": 1},
-        **{"quantize": 1, "evaluate": 1, "report": 1},
+        **{"index": 1, "overlap": 1, "features": 1, "traces": 1, "sample": 1, "calibration": 1},
+        **{"quantize": 1, "evaluate": 1, "decode": 1},
+        **AFTER_DECODING,
     }
 
 
 def test_evaluation_audio_reruns_no_build(project):
     write_audio(project / "audio/evaluation/new.wav", 1.0, 51)
-    assert planned(project) == {"index": 1, "features": 1, "evaluate": 2, "report": 1}
+    assert planned(project) == {
+        **{"index": 1, "overlap": 1, "features": 1, "encode": 1, "evaluate": 2, "decode": 3},
+        **AFTER_DECODING,
+    }
 
 
 def test_touched_model_and_audio_rerun_nothing(project):
@@ -168,20 +209,28 @@ def test_changed_model_reruns_all_that_used_it(project):
     onnx.save(model, project / "models/demo/encoder.onnx")
     assert planned(project) == {
         **{"inspect": 1, "traces": len(shards(project)), "sample": 1, "calibration": 1},
-        **{"quantize": 2, "evaluate": 2, "report": 1},
+        **{"quantize": 2, "encode": 1, "evaluate": 2, "decode": 3},
+        **AFTER_DECODING,
     }
 
 
 def test_other_seed_draws_anew_and_traces_nothing(project):
     configure(project, calibration={"rows": 12, "seed": 5})
     assert planned(project) == {
-        **{"sample": 1, "calibration": 1, "quantize": 1, "evaluate": 1, "report": 1}
+        **{"sample": 1, "calibration": 1, "quantize": 1, "evaluate": 1, "decode": 1},
+        **AFTER_DECODING,
     }
 
 
 def test_changed_variant_rebuilds_it_alone(project):
     configure(project, variants={"int8": {"method": "layer"}})
-    assert planned(project) == {"quantize": 1, "evaluate": 1, "report": 1}
+    assert planned(project) == {"quantize": 1, "evaluate": 1, "decode": 1, **AFTER_DECODING}
+
+
+def test_other_tokens_decode_anew_and_run_no_encoder(project):
+    tokens = project / "models/demo/tokens.txt"
+    tokens.write_text(tokens.read_text().replace("nine", "neun"))
+    assert planned(project) == {"decode": 3, "convert": 2, **AFTER_DECODING}
 
 
 def test_changed_library_module_reruns_the_rules_that_use_it(project):
@@ -200,12 +249,8 @@ def shards(project: Path) -> list[Path]:
 @pytest.mark.parametrize(("count", "cores"), [(1, 1), (5, 2)])
 def test_calibration_set_is_the_same_for_any_shards_and_cores(finished, tmp_path, count, cores):
     project = make_project(tmp_path / "project")
-    audio = {
-        "calibration": "audio/calibration",
-        "evaluation": "audio/evaluation",
-        "shards": {"calibration": count, "evaluation": 1},
-    }
-    configure(project, audio=audio, traces={"lanes": count})
+    shards = {"calibration": count, "evaluation": 1}
+    configure(project, audio=AUDIO | {"shards": shards}, traces={"lanes": count})
     run(project, "results/calibration/dataset.txt", cores=cores)
     expected = finished / "results/calibration"
     produced = project / "results/calibration"
@@ -258,14 +303,46 @@ def test_unknown_platform_and_misspelt_key_are_refused(fresh):
     assert "unknown key 'calibraton', did you mean 'calibration'?" in message
 
 
+def test_tokens_of_another_model_are_refused(fresh):
+    with open(fresh / "models/demo/tokens.txt", "a") as file:
+        file.write("▁ten 11\n")
+    assert "tokens.txt has 12 tokens, but models/demo/joiner.onnx gives 11" in refuse(fresh)
+
+
+def test_transcripts_of_another_language_are_refused(fresh):
+    rows = [f"e{number}\taudio/evaluation/e{number}.wav\t你好\n" for number in range(2)]
+    (fresh / "spoken.tsv").write_text("id\tpath\ttext\n" + "".join(rows))
+    configure(fresh, audio={"evaluation": "spoken.tsv"})
+    message = refuse(fresh)
+    assert "spoken.tsv: 2 of 2 transcripts hold words" in message
+    assert "the first is '你' in 'e0'" in message
+
+
+def test_evaluation_audio_that_is_calibrated_with_stops_before_heavy_jobs(fresh):
+    shutil.copy(fresh / "audio/calibration/c2.wav", fresh / "audio/evaluation/other_name.wav")
+    done = snakemake(fresh)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stdout + done.stderr
+    (message,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "audio/evaluation/other_name.wav is evaluation audio, but has the same" in message
+    assert "audio/calibration/c2.wav" in message
+    assert not (fresh / "results/traces").exists()
+    assert not (fresh / "results/variants").exists()
+
+
+def test_overlap_can_be_only_warned_of(project):
+    shutil.copy(project / "audio/calibration/c2.wav", project / "audio/evaluation/e0.wav")
+    configure(project, audio=AUDIO | {"on_overlap": "warn"}, variants={"fp16": None})
+    run(project)
+    report = json.loads((project / "results/report/report.json").read_text())
+    (warning,) = report["warnings"]
+    assert "the first is e0 (the same as c2)" in warning
+    assert warning.split()[0] in (project / "results/report/index.html").read_text()
+
+
 def test_bad_file_with_stop_ends_before_heavy_jobs_and_is_told_last(fresh):
     (fresh / "audio/calibration/broken.wav").write_text("no audio")
-    audio = {
-        "calibration": "audio/calibration",
-        "evaluation": "audio/evaluation",
-        "on_bad_file": "stop",
-    }
-    configure(fresh, audio=audio)
+    configure(fresh, audio=AUDIO | {"on_bad_file": "stop"})
     done = snakemake(fresh)
     assert done.returncode != 0
     assert "Traceback" not in done.stdout + done.stderr
@@ -297,13 +374,14 @@ def test_failed_build_leaves_no_model_and_a_plain_error(project):
 def test_real_speech_runs_through_by_config_alone(tmp_path):
     project = make_project(tmp_path / "project")
     speech = sorted((SHARED_SPEECH / "mandarin").glob("*.wav"))
-    for name, paths in (("calibration", speech[:20]), ("evaluation", speech[-1:])):
+    for name, paths in (("calibration", speech[:20]), ("evaluation", speech[20:])):
         rows = "".join(f"{path.stem}\t{path}\n" for path in paths)
         (project / f"{name}.tsv").write_text(f"id\tpath\n{rows}")
     audio = {"calibration": "calibration.tsv", "evaluation": "evaluation.tsv"}
-    settings = {"evaluation": {"max_chunks": 5}, "calibration": {"rows": 60}}
+    settings = {"evaluation": {"max_utterances": 1}, "calibration": {"rows": 60}}
     configure(project, audio=audio, variants={"fp16": None}, **settings)
     run(project)
     report = json.loads((project / "results/report/report.json").read_text())
-    assert report["variants"]["int8"]["chunks"] == 5
+    assert report["recognition"]["utterances"] == 1
+    assert report["variants"]["int8"]["chunks"] > 5
     assert report["variants"]["int8"]["encoder_out"]["free-running"]["sqnr_db"] > 20

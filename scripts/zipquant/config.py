@@ -11,6 +11,9 @@ import yaml
 
 from zipquant.errors import UserError
 
+RESERVED = ("float", "rknn")
+"""Names that no variant can have: the float model, and the best variant with all three in RKNN."""
+
 SCHEMA = Path(__file__).with_name("config.schema.yaml")
 
 
@@ -30,6 +33,12 @@ def validate(config: Mapping[str, Any]) -> None:
     lines = [line for error in errors for line in _explain(error)]
     if not lines and not any(config["variants"].values()):
         lines = ["variants: every one is null, so there is nothing to build; give at least one"]
+    if not lines:
+        lines = [
+            f"variants: '{name}' is a name that Zipquant itself uses; take another"
+            for name in RESERVED
+            if config["variants"].get(name)
+        ]
     if lines:
         raise UserError("config: " + "; ".join(lines))
 

@@ -66,6 +66,7 @@ class Contract:
         encoder_out: name of the output that the decoder is fed with.
         chunk_shift: frames from one chunk to the next (`decode_chunk_len` of the metadata).
         metadata: the ONNX file's metadata, as sherpa-onnx reads it.
+        encoder_dim: size of one vector of the encoder output, or None where the file does not say.
     """
 
     sha256: str
@@ -74,6 +75,7 @@ class Contract:
     encoder_out: str
     chunk_shift: int
     metadata: dict[str, str]
+    encoder_dim: int | None = None
 
     @property
     def chunk_frames(self) -> int:
@@ -129,7 +131,7 @@ def inspect(path: str | Path, state_outputs: Mapping[str, str] | None = None) ->
     Raises:
         UserError: the file is missing, is no ONNX model, or is not a streaming encoder.
     """
-    model = _load(path)
+    model = load_onnx(path, "model.encoder")
     initialized = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in initialized]
     outputs = [value.name for value in model.graph.output]
@@ -140,8 +142,8 @@ def inspect(path: str | Path, state_outputs: Mapping[str, str] | None = None) ->
             "output(s), but a streaming encoder takes features and states; export the model with "
             "icefall's export-onnx-streaming script"
         )
-    batch = _batch_symbol(path, inputs[0])
-    x, *states = [_read_tensor(path, value, batch) for value in inputs]
+    batch = batch_symbol(path, inputs[0])
+    x, *states = [read_tensor(path, value, batch) for value in inputs]
     if len(x.shape) != 3 or x.dtype != "float32":
         raise UserError(
             f"{path}: its first input '{x.name}' is {x.dtype} of shape {list(x.shape)}, but "
@@ -159,46 +161,41 @@ def inspect(path: str | Path, state_outputs: Mapping[str, str] | None = None) ->
             f"and T = {x.shape[1]}; export the model again"
         )
     paired = _pair(path, states, outputs, state_outputs or {})
-    return Contract(files.sha256(path), x, paired, outputs[0], chunk_shift, metadata)
+    dims = model.graph.output[0].type.tensor_type.shape.dim
+    encoder_dim = dims[-1].dim_value or None if dims else None
+    return Contract(files.sha256(path), x, paired, outputs[0], chunk_shift, metadata, encoder_dim)
 
 
-def _tensor(raw: dict) -> Tensor:
-    return Tensor(**{**raw, "shape": tuple(raw["shape"])})
+def load_onnx(path: str | Path, setting: str) -> onnx.ModelProto:
+    """Read an ONNX file's graph; external data files, the weights of large models, stay closed.
 
+    Args:
+        path: the file.
+        setting: the configuration's key that names it, for messages.
 
-def _load(path: str | Path) -> onnx.ModelProto:
+    Raises:
+        UserError: the file is missing, or is no ONNX model.
+    """
     if not Path(path).is_file():
-        raise UserError(
-            f"no model at '{path}': set model.encoder to a streaming encoder's ONNX file"
-        )
+        raise UserError(f"no model at '{path}': set {setting} to an ONNX file")
     try:
-        # The weights are of no interest here, so external data files are not opened.
         model = onnx.load(path, load_external_data=False)
     except (DecodeError, ValueError) as error:
-        raise UserError(f"{path} is not an ONNX model ({error}): set model.encoder") from None
+        raise UserError(f"{path} is not an ONNX model ({error}): set {setting}") from None
     if not model.graph.node:
-        raise UserError(f"{path} is not an ONNX model (it holds no graph): set model.encoder")
+        raise UserError(f"{path} is not an ONNX model (it holds no graph): set {setting}")
     return model
 
 
-def _frames(path: str | Path, metadata: Mapping[str, str], key: str) -> int:
-    try:
-        return int(metadata[key])
-    except KeyError:
-        raise UserError(
-            f"{path} is not a streaming encoder that sherpa-onnx would load: its metadata lack "
-            f"'{key}'; export the model with icefall's export-onnx-streaming script"
-        ) from None
-    except ValueError:
-        raise UserError(
-            f"{path}: '{key}' of its metadata is '{metadata[key]}', no number"
-        ) from None
+def batch_symbol(path: str | Path, x: onnx.ValueInfoProto) -> str | None:
+    """Return the name of the dynamic batch axis, the first of `x`; None for a fixed batch of 1.
 
-
-def _batch_symbol(path: str | Path, x: onnx.ValueInfoProto) -> str | None:
+    Raises:
+        UserError: the input has no shape, or its batch is fixed at more than 1.
+    """
     dims = x.type.tensor_type.shape.dim
     if not dims:
-        raise UserError(f"{path}: its first input '{x.name}' has no shape; export the model again")
+        raise UserError(f"{path}: input '{x.name}' has no shape; export the model again")
     if dims[0].dim_param:
         return dims[0].dim_param
     if dims[0].dim_value != 1:
@@ -209,7 +206,17 @@ def _batch_symbol(path: str | Path, x: onnx.ValueInfoProto) -> str | None:
     return None
 
 
-def _read_tensor(path: str | Path, value: onnx.ValueInfoProto, batch: str | None) -> Tensor:
+def read_tensor(path: str | Path, value: onnx.ValueInfoProto, batch: str | None) -> Tensor:
+    """Read what an input of an ONNX file takes.
+
+    Args:
+        path: the file, for messages.
+        value: the input.
+        batch: the name of its batch axis, see `batch_symbol`.
+
+    Raises:
+        UserError: a type that Zipquant does not take, or another axis than the batch is dynamic.
+    """
     kind = value.type.tensor_type
     if kind.elem_type not in DTYPES:
         name = onnx.TensorProto.DataType.Name(kind.elem_type)
@@ -240,6 +247,24 @@ def _read_tensor(path: str | Path, value: onnx.ValueInfoProto, batch: str | None
             "export the model again"
         )
     return Tensor(value.name, tuple(shape), DTYPES[kind.elem_type], batch_axis)
+
+
+def _tensor(raw: dict) -> Tensor:
+    return Tensor(**{**raw, "shape": tuple(raw["shape"])})
+
+
+def _frames(path: str | Path, metadata: Mapping[str, str], key: str) -> int:
+    try:
+        return int(metadata[key])
+    except KeyError:
+        raise UserError(
+            f"{path} is not a streaming encoder that sherpa-onnx would load: its metadata lack "
+            f"'{key}'; export the model with icefall's export-onnx-streaming script"
+        ) from None
+    except ValueError:
+        raise UserError(
+            f"{path}: '{key}' of its metadata is '{metadata[key]}', no number"
+        ) from None
 
 
 def _pair(

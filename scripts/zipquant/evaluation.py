@@ -1,15 +1,17 @@
 """Accuracy of a built variant against the float model, chunk by chunk, output by output."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow
+import pyarrow.parquet
 
 from zipquant import files, rknn_toolkit
 from zipquant.contract import Contract
 from zipquant.errors import UserError
-from zipquant.feature_store import FeatureReader
+from zipquant.frame_store import FrameReader, FrameWriter
 from zipquant.progress import Progress
 from zipquant.streaming import Encoder, OnnxEncoder, stream
 
@@ -18,6 +20,17 @@ ONE_STEP = "one step"
 
 FREE_RUNNING = "free-running"
 """The variant gets its own states: the error as it adds up on a board."""
+
+SCHEMA = pyarrow.schema(
+    [
+        ("utterance", pyarrow.string()),
+        ("chunk", pyarrow.int32()),
+        ("mode", pyarrow.string()),
+        ("output", pyarrow.string()),
+        *((name, pyarrow.float64()) for name in ("signal", "power", "dot", "noise", "max_error")),
+    ]
+)
+"""Columns of an evaluation table."""
 
 
 def compare(reference: np.ndarray, candidate: np.ndarray) -> dict[str, float]:
@@ -51,8 +64,9 @@ def evaluate(
     candidate: Encoder,
     contract: Contract,
     utterances: Iterable[tuple[str, np.ndarray]],
+    one_step_chunks: int = 0,
     total: int = 0,
-) -> pd.DataFrame:
+) -> Iterator[tuple[str, np.ndarray, list[tuple]]]:
     """Run utterances through both models and compare every output of every chunk.
 
     Args:
@@ -60,31 +74,46 @@ def evaluate(
         candidate: the variant.
         contract: the contract of both.
         utterances: id and features of each utterance.
+        one_step_chunks: chunks of each utterance that are run one step too, spread evenly over
+            it; 0 for all.
         total: how many chunks they have together, for the progress lines.
 
-    Returns:
-        One row for each utterance, chunk, mode (`ONE_STEP`, `FREE_RUNNING`) and output, with the
-        columns of `compare`.
+    Yields:
+        For each utterance its id, the candidate's free-running encoder output, float32
+        (frames, dim), and its rows of the table of `evaluate_shard`.
     """
-    records = []
     progress = Progress("chunks", total)
     for utterance_id, frames in utterances:
+        count = contract.chunk_count(len(frames))
+        picked = set(range(count))
+        if one_step_chunks:
+            spread = np.linspace(0, count - 1, min(one_step_chunks, count))
+            picked = set(spread.round().astype(int).tolist())
         states: list[np.ndarray] = []
+        encoded: list[np.ndarray] = []
+        rows: list[tuple] = []
         for step in stream(reference, contract, [frames]):
             x, *float_states = step.inputs
             expected = [step.encoder_out, *step.new_states]
-            one_step = candidate.run(x, float_states)
             # Both modes begin with the same zeros, so the first chunk is run once.
-            free = candidate.run(x, states) if step.chunk else one_step
+            free = candidate.run(x, states if step.chunk else float_states)
             states = free[1]
-            for mode, (encoder_out, new_states) in ((ONE_STEP, one_step), (FREE_RUNNING, free)):
+            encoded.append(as_frames(free[0]))
+            runs = [(FREE_RUNNING, free)]
+            if step.chunk in picked:
+                one_step = candidate.run(x, float_states) if step.chunk else free
+                runs.insert(0, (ONE_STEP, one_step))
+            for mode, (encoder_out, new_states) in runs:
                 got = [encoder_out, *new_states]
                 for name, a, b in zip(contract.outputs, expected, got, strict=True):
-                    key = (utterance_id, step.chunk, mode, name)
-                    records.append((*key, *compare(a, b).values()))
+                    rows.append((utterance_id, step.chunk, mode, name, *compare(a, b).values()))
             progress.advance()
-    key = ["utterance", "chunk", "mode", "output"]
-    return pd.DataFrame(records, columns=[*key, "signal", "power", "dot", "noise", "max_error"])
+        yield utterance_id, _join(encoded), rows
+
+
+def as_frames(encoder_out: np.ndarray) -> np.ndarray:
+    """Return the encoder output of one chunk and one utterance as float32 (frames, dim)."""
+    return encoder_out.reshape(-1, encoder_out.shape[-1]).astype(np.float32, copy=False)
 
 
 def evaluate_shard(
@@ -92,8 +121,9 @@ def evaluate_shard(
     contract_file: str | Path,
     features: str | Path,
     work: str | Path,
-    output: str | Path,
-    max_chunks: int,
+    table_file: str | Path,
+    encoded_file: str | Path,
+    one_step_chunks: int,
 ) -> None:
     """Evaluate a variant in the toolkit's simulator on a shard of the evaluation audio.
 
@@ -102,8 +132,10 @@ def evaluate_shard(
         contract_file: its contract.
         features: the shard's feature file.
         work: the variant's folder, with build.json.
-        output: the Parquet table to write, see `evaluate`.
-        max_chunks: at most so many chunks of each utterance; 0 for all.
+        table_file: the Parquet table to write: one row for each utterance, chunk, mode (`ONE_STEP`,
+            `FREE_RUNNING`) and output, with the columns of `compare`.
+        encoded_file: the frame file to write, of the free-running encoder outputs.
+        one_step_chunks: see `evaluate`.
 
     Raises:
         UserError: a file is damaged, or the simulator failed.
@@ -113,21 +145,72 @@ def evaluate_shard(
     build = files.read_json(work / "build.json")
     if files.sha256(work / "encoder.rknn") != build["rknn_sha256"]:
         raise UserError(f"{work} has been changed since it was built: delete it and run again")
-    # So many frames make max_chunks chunks.
-    longest = contract.chunk_frames + 1 + (max_chunks - 1) * contract.chunk_shift
-    with FeatureReader(features) as reader:
-        counts = [min(n, longest) if max_chunks else n for n in reader.frame_counts]
-        total = sum(contract.chunk_count(count) for count in counts)
-        utterances = ((name, reader.frames(i)[: counts[i]]) for i, name in enumerate(reader.ids))
+    with (
+        FrameReader(features) as reader,
+        FrameWriter(encoded_file) as writer,
+        files.atomic(table_file) as temporary,
+        pyarrow.parquet.ParquetWriter(temporary, SCHEMA) as table,
+    ):
+        total = sum(contract.chunk_count(count) for count in reader.frame_counts)
+        utterances = ((name, reader.frames(i)) for i, name in enumerate(reader.ids))
         simulator = None
         if total:  # else there is nothing to build one for
             simulator = rknn_toolkit.Simulator(
                 Path(model), contract, work, build["platform"], build["dtype"]
             )
         reference = OnnxEncoder(model, contract)
-        table = evaluate(reference, simulator, contract, utterances, total)
-    with files.atomic(output) as temporary:
-        table.to_parquet(temporary, index=False)
+        compared = evaluate(reference, simulator, contract, utterances, one_step_chunks, total)
+        for utterance_id, encoded, rows in compared:
+            writer.add(utterance_id, encoded)
+            columns = list(zip(*rows, strict=True)) or [()] * len(SCHEMA)
+            table.write_table(pyarrow.table(columns, schema=SCHEMA))
+
+
+def encode_shard(
+    model: str | Path,
+    contract_file: str | Path,
+    features: str | Path,
+    encoded_file: str | Path,
+    lanes: int,
+) -> None:
+    """Run the float encoder over a shard of the evaluation audio.
+
+    Args:
+        model: the encoder's ONNX file.
+        contract_file: its contract.
+        features: the shard's feature file.
+        encoded_file: the frame file to write, of the encoder outputs.
+        lanes: see `streaming.stream`.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    contract = Contract.load(contract_file)
+    encoder = OnnxEncoder(model, contract)
+    with FrameReader(features) as reader, FrameWriter(encoded_file) as writer:
+        counts = [contract.chunk_count(count) for count in reader.frame_counts]
+        progress = Progress("chunks", sum(counts))
+        encoded: list[list[np.ndarray]] = [[] for _ in counts]
+        written = 0
+
+        def write_finished() -> None:
+            # Lanes end out of turn; the file keeps the order of the features.
+            nonlocal written
+            while written < len(counts) and len(encoded[written]) == counts[written]:
+                writer.add(reader.ids[written], _join(encoded[written]))
+                encoded[written].clear()
+                written += 1
+
+        utterances = (reader.frames(i) for i in range(len(reader.ids)))
+        for step in stream(encoder, contract, utterances, lanes):
+            encoded[step.utterance].append(as_frames(step.encoder_out))
+            progress.advance()
+            write_finished()
+        write_finished()
+
+
+def _join(encoded: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(encoded) if encoded else np.zeros((0, 0), dtype=np.float32)
 
 
 def summarize(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:

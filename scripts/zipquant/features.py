@@ -6,7 +6,7 @@ import kaldi_native_fbank as knf
 import numpy as np
 
 from zipquant import audio, index
-from zipquant.feature_store import FeatureWriter
+from zipquant.frame_store import FrameWriter
 from zipquant.progress import Progress
 
 FRAMES_PER_SECOND = 100
@@ -75,7 +75,7 @@ def extract_shard(
     """
     entries = index.read_usable(index_file)
     progress = Progress("utterances", len(entries))
-    with FeatureWriter(output) as writer:
+    with FrameWriter(output) as writer:
         for entry in entries:
             writer.add(entry.id, extract(entry.path, channels, tail_padding))
             progress.advance()

@@ -92,6 +92,48 @@ def read(index_file: str | Path) -> list[Entry]:
         return [Entry(**row) for row in csv.DictReader(file, dialect="excel-tab")]
 
 
+def check_overlap(
+    calibration: Sequence[str | Path],
+    evaluation: Sequence[str | Path],
+    output: str | Path,
+    on_overlap: str,
+) -> None:
+    """Find evaluation audio that is also calibrated with, by the content of the files.
+
+    Args:
+        calibration: index files of the calibration audio.
+        evaluation: index files of the evaluation audio.
+        output: the TSV file to write, one row for each evaluation utterance that was found: its id
+            and the id of the same audio in the calibration set.
+        on_overlap: `warn`, or `stop` to refuse the run.
+
+    Raises:
+        UserError: with `stop`, something was found.
+    """
+    known = {entry.sha256: entry for path in calibration for entry in read_usable(path)}
+    found = [
+        (entry, known[entry.sha256])
+        for path in evaluation
+        for entry in read_usable(path)
+        if entry.sha256 in known
+    ]
+    if found and on_overlap == "stop":
+        entry, same = found[0]
+        more = f", and {len(found) - 1} more" if len(found) > 1 else ""
+        raise UserError(
+            f"{entry.path} is evaluation audio, but has the same content as the calibration audio "
+            f"{same.path}{more}: accuracy measured on audio that was calibrated with looks better "
+            "than it is. Take it out of one of the two sets, or set audio.on_overlap to warn"
+        )
+    with (
+        files.atomic(output) as temporary,
+        open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        table = csv.writer(file, dialect="excel-tab")
+        table.writerow(["evaluation", "calibration"])
+        table.writerows((entry.id, same.id) for entry, same in found)
+
+
 def read_usable(index_file: str | Path) -> list[Entry]:
     """Read a shard's index without the files that are skipped."""
     return [entry for entry in read(index_file) if not entry.problem]

@@ -77,13 +77,28 @@ def shown(name: str) -> str:
     return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
+def cap(utterances: list[Utterance], most: int) -> list[Utterance]:
+    """Return at most `most` of some utterances, drawn by a hash of the id; 0 keeps all.
+
+    A larger cap keeps what a smaller one has drawn.
+    """
+    if not most:
+        return utterances
+    drawn = sorted(utterances, key=lambda utterance: _hash(f"cap {utterance.id}"))[:most]
+    return sorted(drawn, key=lambda utterance: utterance.id)
+
+
 def shard_of(utterance_id: str, shards: int) -> int:
     """Return the shard (0 to `shards` - 1) of an utterance.
 
     A hash of the id alone, so that added or removed audio never moves any other utterance.
     """
-    digest = hashlib.blake2b(utterance_id.encode("utf-8", "surrogateescape"), digest_size=8)
-    return int.from_bytes(digest.digest(), "big") % shards
+    return _hash(utterance_id) % shards
+
+
+def _hash(text: str) -> int:
+    digest = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8)
+    return int.from_bytes(digest.digest(), "big")
 
 
 def _read_folder(folder: str) -> list[Utterance]:

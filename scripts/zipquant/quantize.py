@@ -69,7 +69,7 @@ def build_variant(
         "rknn_sha256": files.sha256(rknn),
         "bytes": rknn.stat().st_size,
         "seconds": round(seconds, 1),
-        "custom_string": rknn_toolkit.custom_string(contract),
+        "custom_string": rknn_toolkit.custom_string(contract.metadata),
         "inputs": {name: types[name] for name in inputs},
         "outputs": {name: types[name] for name in contract.outputs},
     }

@@ -11,8 +11,19 @@ import jinja2
 import pandas as pd
 import pyarrow.parquet
 
-from zipquant import evaluation, files, index, sampling
+from zipquant import evaluation, files, index, sampling, scoring
 from zipquant.contract import Contract
+
+METRICS = {"word": "WER", "character": "CER"}
+
+LABELS = {"rknn": "all three in RKNN"}
+"""What the reserved names of models stand for."""
+
+FEW = 100
+"""Below so many utterances the page says that they decide little."""
+
+MOST = 1000
+"""Utterances that the page lists."""
 
 PACKAGES = ("rknn-toolkit2", "onnxruntime", "kaldi-native-fbank", "numpy", "snakemake")
 
@@ -25,7 +36,11 @@ def write(
     chunk_tables: Sequence[str | Path],
     builds: Sequence[str | Path],
     evaluations: Sequence[str | Path],
+    overlap: str | Path,
+    scores: str | Path | None,
+    texts: str | Path | None,
     variants: Sequence[str],
+    warnings: Sequence[str],
     settings: Mapping[str, Any],
     json_file: str | Path,
     markdown_file: str | Path,
@@ -42,7 +57,11 @@ def write(
         chunk_tables: the Parquet chunk tables of all shards.
         builds: build.json of each variant.
         evaluations: the evaluation tables, all shards of the first variant, then of the second.
+        overlap: the TSV of evaluation audio that is also calibrated with.
+        scores: the error rates, written by `scoring.write`; None where no text is made.
+        texts: the texts of all models, written by `scoring.write`; None where no text is made.
         variants: the variants' names, in the order of `builds`.
+        warnings: what was found wrong before the run, but did not stop it.
         settings: the whole configuration.
         json_file: the report for programs.
         markdown_file: the report for a README or an issue.
@@ -70,6 +89,8 @@ def write(
             "utterances": len({chunk.utterance for chunk in chunks}),
             "seed": settings["calibration"]["seed"],
         },
+        "warnings": [*warnings, *_overlap(overlap)],
+        "recognition": files.read_json(scores) if scores else None,
         "variants": {},
         "settings": settings,
         "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
@@ -81,6 +102,8 @@ def write(
             **_accuracy(pd.concat([pd.read_parquet(t) for t in tables]), contract),
         }
     report["summary"] = [_summary(name, variant) for name, variant in report["variants"].items()]
+    if report["recognition"]:
+        report["summary"].append(_recognition_summary(report["recognition"]))
     files.write_json(json_file, _finite(report))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -90,7 +113,16 @@ def write(
     )
     environment.filters["db"] = lambda value: "exact" if math.isinf(value) else f"{value:.1f} dB"
     environment.filters["mb"] = lambda value: f"{value / 1e6:.1f} MB"
+    environment.filters["rate"] = lambda figures: f"{figures['rate']:.2f} %"
+    environment.filters["points"] = lambda figures: f"{figures['points']:+.2f}"
+    environment.filters["range"] = _range
+
     tables = {
+        "utterances": _utterances(texts) if texts else [],
+        "labels": LABELS,
+        "metric": METRICS[report["recognition"]["unit"]] if scores else "",
+        "few": FEW,
+        "most": MOST,
         "output_names": contract.outputs,
         "figures": _columns(report, "outputs", "output"),
         "drift": _columns(report, "by_chunk", "chunk", [evaluation.FREE_RUNNING]),
@@ -98,6 +130,67 @@ def write(
     for template, path in (("report.md.j2", markdown_file), ("report.html.j2", html_file)):
         files.write_text(path, environment.get_template(template).render(report | tables))
     files.write_text(summary_file, "\n".join(report["summary"]) + "\n")
+
+
+def _overlap(path: str | Path) -> list[str]:
+    table = pd.read_csv(path, sep="\t", dtype=str)
+    if not len(table):
+        return []
+    first = table.iloc[0]
+    return [
+        f"{len(table)} evaluation utterance(s) have the content of calibration audio, so the "
+        f"figures look better than they are; the first is {first['evaluation']} "
+        f"(the same as {first['calibration']})"
+    ]
+
+
+def _utterances(texts: str | Path) -> list[dict[str, Any]]:
+    """Return what each model made of each utterance, those that differ from float first.
+
+    Each entry has the `name`, the `reference` (the transcript, or the float model's text where
+    there is none), whether it is `transcribed`, and by model the pieces of `scoring.marked`.
+    """
+    table = pd.read_csv(texts, sep="\t", dtype=str, keep_default_na=False)
+    models = list(table.columns[2:])
+    table["same"] = (table[models].nunique(axis=1) == 1).astype(int)
+    entries = []
+    for row in table.sort_values(["same", "utterance"]).head(MOST).to_dict("records"):
+        reference = row["transcript"] or row[scoring.FLOAT]
+        entries.append(
+            {
+                "name": row["utterance"],
+                "reference": reference,
+                "transcribed": bool(row["transcript"]),
+                "models": {model: scoring.marked(reference, row[model]) for model in models},
+            }
+        )
+    return entries
+
+
+def _recognition_summary(scores: Mapping[str, Any]) -> str:
+    """Return the error rates of all models in one line."""
+    unit, metric = scores["unit"], METRICS[scores["unit"]]
+    rates, count = [], f"{scores['utterances']} utterances"
+    for model, figures in scores["models"].items():
+        found = figures["transcript"] or figures.get("float")
+        if found:
+            rates.append(f"{LABELS.get(model, model)} {found[unit]['rate']:.1f} %")
+            units = found[unit]["units"]
+    same = ", ".join(
+        f"{LABELS.get(model, model)} {figures['same']['same']} of {figures['same']['utterances']}"
+        for model, figures in scores["models"].items()
+        if "same" in figures
+    )
+    if scores["transcribed"]:
+        count = f"{scores['transcribed']} utterances"
+        head = f"{metric} on {count} ({units} {unit}s)"
+    else:
+        head = f"{metric} against the float model's own text on {count} ({units} {unit}s)"
+    return f"{head}: {', '.join(rates)}; same text as float: {same}"
+
+
+def _range(ends: Sequence[float] | None) -> str:
+    return f"{ends[0]:.2f} to {ends[1]:.2f}" if ends else "none seen"
 
 
 def _audio(paths: Sequence[str | Path]) -> dict[str, Any]:

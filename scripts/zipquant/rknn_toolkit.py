@@ -6,7 +6,7 @@ makes from them the .rknn as well as a model that the simulator runs, with no se
 The toolkit cannot simulate an .rknn that was loaded from a file.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import chdir
 from pathlib import Path
 
@@ -14,8 +14,9 @@ import numpy as np
 from rknn.api import RKNN
 
 from zipquant import files
-from zipquant.contract import Contract
+from zipquant.contract import Contract, Tensor
 from zipquant.errors import UserError
+from zipquant.recognizer import Part
 
 MAGIC = b"RKNN"
 """What every .rknn file starts with."""
@@ -24,7 +25,7 @@ TOOLKIT = "toolkit"
 """Folder, beside the .rknn, of the files that the first step of a quantized build leaves."""
 
 
-def custom_string(contract: Contract) -> str:
+def custom_string(metadata: Mapping[str, str]) -> str:
     """Return the metadata as sherpa-onnx's RKNN runtime reads them: `key=value;key=value`.
 
     The runtime splits at `;` and `=` (csrc/rknn/utils.cc), so entries that hold either are left
@@ -32,7 +33,7 @@ def custom_string(contract: Contract) -> str:
     """
     entries = {
         key: value
-        for key, value in contract.metadata.items()
+        for key, value in metadata.items()
         if not set(";=") & set(key + value) and key != "comment"
     }
     return ";".join(f"{key}={value}" for key, value in entries.items())
@@ -67,7 +68,7 @@ def build(
     (work / TOOLKIT).mkdir(parents=True, exist_ok=True)
     if dataset:
         dataset = dataset.resolve()
-        rknn = _load(
+        rknn = _load_encoder(
             model,
             contract,
             platform,
@@ -82,11 +83,7 @@ def build(
         rknn = _step2(work)
     else:
         rknn = _build_float16(model, contract, platform)
-    with files.atomic(work / "encoder.rknn") as temporary:
-        _run(rknn.export_rknn, str(temporary))
-        with open(temporary, "rb") as file:
-            if file.read(len(MAGIC)) != MAGIC:
-                raise UserError(f"rknn-toolkit2 wrote a file to {work} that is no .rknn")
+    _export(rknn, work / "encoder.rknn")
     rknn.release()
 
 
@@ -117,7 +114,7 @@ class Simulator:
         """Run one chunk of one utterance; see `streaming.Encoder.run`."""
         outputs = self._rknn.inference(inputs=[x, *states], data_format=self._layout)
         if outputs is None:
-            raise UserError("rknn-toolkit2's simulator failed; its last words are in the log")
+            raise _simulator_failed()
         encoder_out, *new_states = outputs
         return encoder_out, [
             array.astype(state.tensor.dtype, copy=False).reshape(state.tensor.shape)
@@ -125,28 +122,85 @@ class Simulator:
         ]
 
 
-def _load(model: Path, contract: Contract, platform: str, **quantization: str) -> RKNN:
+class Network:
+    """The decoder or the joiner as a float16 model, which the simulator runs one row at a time.
+
+    Args:
+        part: the ONNX file and what it takes.
+        platform: the toolkit's name of the NPU.
+
+    Raises:
+        UserError: the toolkit refuses the model.
+    """
+
+    def __init__(self, part: Part, platform: str):
+        self._rknn = _load(Path(part.path), part.inputs, platform, part.metadata)
+        _run(self._rknn.build, do_quantization=False)
+        self._running = False
+
+    def export(self, path: str | Path) -> None:
+        """Write the .rknn file."""
+        _export(self._rknn, Path(path))
+
+    def run(self, *arrays: np.ndarray) -> np.ndarray:
+        """Run rows (n, ...) of every input in the simulator, to float32 (n, size)."""
+        if not self._running:
+            _run(self._rknn.init_runtime)
+            self._running = True
+        rows = []
+        for row in range(len(arrays[0])):
+            given = [array[row : row + 1] for array in arrays]
+            outputs = self._rknn.inference(inputs=given, data_format=["nchw"] * len(given))
+            if outputs is None:
+                raise _simulator_failed()
+            rows.append(outputs[0].reshape(1, -1))
+        return np.concatenate(rows)
+
+
+def _load(
+    model: Path,
+    inputs: Sequence[Tensor],
+    platform: str,
+    metadata: Mapping[str, str],
+    **quantization: str,
+) -> RKNN:
     rknn = RKNN(verbose=False)
     _run(
         rknn.config,
         target_platform=platform,
-        custom_string=custom_string(contract),
+        custom_string=custom_string(metadata),
         **quantization,
     )
     _run(
         rknn.load_onnx,
         str(model.resolve()),
-        inputs=[tensor.name for tensor in contract.inputs],
+        inputs=[tensor.name for tensor in inputs],
         # Fixes the batch axis, which the toolkit does not take as a variable.
-        input_size_list=[list(tensor.shape) for tensor in contract.inputs],
+        input_size_list=[list(tensor.shape) for tensor in inputs],
     )
     return rknn
 
 
+def _load_encoder(model: Path, contract: Contract, platform: str, **quantization: str) -> RKNN:
+    return _load(model, contract.inputs, platform, contract.metadata, **quantization)
+
+
 def _build_float16(model: Path, contract: Contract, platform: str) -> RKNN:
-    rknn = _load(model, contract, platform)
+    rknn = _load_encoder(model, contract, platform)
     _run(rknn.build, do_quantization=False)
     return rknn
+
+
+def _export(rknn: RKNN, path: Path) -> None:
+    with files.atomic(path) as temporary:
+        _run(rknn.export_rknn, str(temporary))
+        with open(temporary, "rb") as file:
+            if file.read(len(MAGIC)) != MAGIC:
+                raise UserError(f"rknn-toolkit2 wrote to {path} what is no .rknn")
+
+
+def _simulator_failed() -> UserError:
+    return UserError("rknn-toolkit2's simulator failed; its last words are in the log")
 
 
 def _step2(work: Path) -> RKNN:

@@ -31,6 +31,27 @@ class Encoder(Protocol):
         """
 
 
+def open_session(path: str | Path, threads: int = 1) -> onnxruntime.InferenceSession:
+    """Load an ONNX file into onnxruntime.
+
+    Args:
+        path: the ONNX file.
+        threads: with one, a chunk's result depends neither on the machine's cores nor on other
+            lanes; the workflow runs several shards at once instead.
+
+    Raises:
+        UserError: onnxruntime refuses the model.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors share no base class but Exception
+        raise UserError(f"onnxruntime cannot load {path}: {error}") from None
+
+
 class OnnxEncoder:
     """The float model in onnxruntime."""
 
@@ -40,22 +61,12 @@ class OnnxEncoder:
         Args:
             path: the ONNX file.
             contract: its contract.
-            threads: of onnxruntime. With one, a chunk's result depends neither on the machine's
-                cores nor on the other lanes; the workflow runs several shards at once instead.
+            threads: see `open_session`.
 
         Raises:
             UserError: onnxruntime refuses the model.
         """
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        try:
-            self._session = onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # onnxruntime's errors share no base class but Exception
-            raise UserError(f"onnxruntime cannot load {path}: {error}") from None
+        self._session = open_session(path, threads)
         self._path = path
         self._names = [tensor.name for tensor in contract.inputs]
         self._outputs = list(contract.outputs)

@@ -22,7 +22,7 @@ import numpy as np
 
 from zipquant import files
 from zipquant.contract import Contract, Tensor
-from zipquant.feature_store import CHECKED, FORMAT, damage
+from zipquant.frame_store import CHECKED, FORMAT, damage
 from zipquant.slides import Slide, bits
 from zipquant.streaming import Batch
 

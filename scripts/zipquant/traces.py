@@ -11,8 +11,8 @@ import numpy as np
 
 from zipquant import chunk_table, slides, trace_store
 from zipquant.contract import Contract
-from zipquant.feature_store import FeatureReader
 from zipquant.features import FRAMES_PER_SECOND
+from zipquant.frame_store import FrameReader
 from zipquant.progress import Progress
 from zipquant.streaming import Batch, Encoder, OnnxEncoder, stream, stream_batches
 
@@ -52,7 +52,7 @@ def trace_shard(
     """
     contract = Contract.load(contract_file)
     encoder = OnnxEncoder(model, contract, threads)
-    with FeatureReader(features) as reader, tempfile.TemporaryFile() as measured:
+    with FrameReader(features) as reader, tempfile.TemporaryFile() as measured:
         counts = [contract.chunk_count(count) for count in reader.frame_counts]
         first_rows = list(itertools.accumulate(counts, initial=0))
         # Longest first: the lanes stay full until near the end.

@@ -1,4 +1,4 @@
-"""The feature file of a shard: log-mel frames of its utterances, one HDF5 file."""
+"""Frames of the utterances of a shard in one HDF5 file: log-mel features, or encoder outputs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,27 +19,39 @@ CHECKED = {"shuffle": True, "fletcher32": True, **hdf5plugin.Zstd(clevel=1)}
 Bytes are shuffled before zstd, since float32 values that lie together share their upper bits. The
 lower ones are noise: level 3 takes 1.4 times as long and saves nothing."""
 
+BLOCK_FRAMES = 128
+"""Frames of a block: a few blocks an utterance."""
 
-class FeatureWriter:
-    """Writes a feature file; the file appears under its name only when the block succeeds."""
+
+class FrameWriter:
+    """Writes a frame file; the file appears under its name only when the block succeeds."""
 
     def __init__(self, path: str | Path):
         self._atomic = files.atomic(path)
         self._ids: list[str] = []
         self._counts: list[int] = []
+        self._frames: h5py.Dataset | None = None
 
-    def __enter__(self) -> "FeatureWriter":
+    def __enter__(self) -> "FrameWriter":
         self._file = h5py.File(self._atomic.__enter__(), "w", libver=FORMAT)
-        self._frames = self._file.create_dataset(
-            "frames", (0, 80), "f4", maxshape=(None, 80), chunks=(128, 80), **CHECKED
-        )
         return self
 
     def add(self, utterance_id: str, frames: np.ndarray) -> None:
-        """Append the features of one utterance, float32 of shape (frames, 80)."""
-        start = len(self._frames)
-        self._frames.resize(start + len(frames), axis=0)
-        self._frames[start:] = frames
+        """Append one utterance, float32 of shape (frames, width); none may be empty."""
+        if self._frames is None and len(frames):
+            width = frames.shape[1]
+            self._frames = self._file.create_dataset(
+                "frames",
+                (0, width),
+                "f4",
+                maxshape=(None, width),
+                chunks=(BLOCK_FRAMES, width),
+                **CHECKED,
+            )
+        if len(frames):
+            start = len(self._frames)
+            self._frames.resize(start + len(frames), axis=0)
+            self._frames[start:] = frames
         self._ids.append(utterance_id)
         self._counts.append(len(frames))
 
@@ -52,8 +64,8 @@ class FeatureWriter:
         self._atomic.__exit__(*exception)
 
 
-class FeatureReader:
-    """Reads a feature file; only the frames that are asked for are unpacked.
+class FrameReader:
+    """Reads a frame file; only the frames that are asked for are unpacked.
 
     Attributes:
         ids: the utterances, in the order of the file.
@@ -70,15 +82,19 @@ class FeatureReader:
         self._ends = np.cumsum([0, *self.frame_counts])
 
     def frames(self, position: int) -> np.ndarray:
-        """Return the features of the utterance at `position`, float32 of shape (frames, 80).
+        """Return the utterance at `position`, float32 of shape (frames, width).
+
+        An empty utterance has the shape (0, 0).
 
         Raises:
             UserError: the file is damaged.
         """
+        if not self.frame_counts[position]:
+            return np.zeros((0, 0), dtype=np.float32)
         with damage(self._path):
             return self._file["frames"][self._ends[position] : self._ends[position + 1]]
 
-    def __enter__(self) -> "FeatureReader":
+    def __enter__(self) -> "FrameReader":
         return self
 
     def __exit__(self, *exception) -> None:

@@ -1,0 +1,159 @@
+# Text of the evaluation audio: by the float model, by each variant, and its error rates.
+
+
+# The float model's encoder outputs; those of the variants are made by the rule `evaluate`.
+rule encode:
+    input:
+        model=ancient(config["model"]["encoder"]),
+        contract=rules.inspect.output.contract,
+        features=result("features/evaluation/{shard}.h5"),
+        overlap=ancient(rules.overlap.output.table),
+        lib=lib("encode"),
+    output:
+        encoded=result("encoded/float/{shard}.h5"),
+    log:
+        log_of("encode/{shard}"),
+    benchmark:
+        benchmark_of("encode/{shard}")
+    conda:
+        "../envs/zipquant.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        lanes=config["traces"]["lanes"],
+    message:
+        "Encoding evaluation audio with the float model, shard {wildcards.shard}"
+    script:
+        "../scripts/encode.py"
+
+
+# Greedy search over encoder outputs, with decoder and joiner in onnxruntime.
+rule decode:
+    input:
+        **recognizer_files(),
+        encoded=result("encoded/{model}/{shard}.h5"),
+        lib=lib("decode"),
+    output:
+        texts=result("texts/{model}/{shard}.tsv"),
+    log:
+        log_of("decode/{model}/{shard}"),
+    benchmark:
+        benchmark_of("decode/{model}/{shard}")
+    wildcard_constraints:
+        model="(?!rknn/).+",
+    conda:
+        "../envs/zipquant.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    message:
+        "Decoding {wildcards.model}, shard {wildcards.shard}"
+    script:
+        "../scripts/decode.py"
+
+
+# Which variant has the lowest error rate.
+rule choose:
+    input:
+        **transcripts(),
+        texts=texts_of(FLOAT, *VARIANTS),
+        lib=lib("choose"),
+    output:
+        best=result("scores/best.json"),
+    log:
+        log_of("choose"),
+    benchmark:
+        benchmark_of("choose")
+    conda:
+        "../envs/zipquant.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        models=[FLOAT, *VARIANTS],
+        candidates=candidates(),
+    message:
+        "Choosing the best variant"
+    script:
+        "../scripts/choose.py"
+
+
+# Decoder and joiner for the NPU, in float16.
+rule convert:
+    input:
+        **recognizer_files(),
+        lib=lib("convert"),
+    output:
+        rknn=result("recognizer/{part}.rknn"),
+    log:
+        log_of("convert/{part}"),
+    benchmark:
+        benchmark_of("convert/{part}")
+    wildcard_constraints:
+        part="decoder|joiner",
+    conda:
+        "../envs/zipquant.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        platform=config["platform"],
+    message:
+        "Building the {wildcards.part} for {params.platform}"
+    script:
+        "../scripts/convert.py"
+
+
+# The best variant with decoder and joiner in the simulator too: what the NPU would say.
+rule decode_rknn:
+    input:
+        **recognizer_files(),
+        best=rules.choose.output.best,
+        encoded=[result(f"encoded/{variant}/{{shard}}.h5") for variant in VARIANTS],
+        lib=lib("decode_rknn"),
+    output:
+        texts=result("texts/rknn/{shard}.tsv"),
+    log:
+        log_of("decode_rknn/{shard}"),
+    benchmark:
+        benchmark_of("decode_rknn/{shard}")
+    conda:
+        "../envs/zipquant.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        variants=list(VARIANTS),
+        platform=config["platform"],
+    message:
+        "Decoding the best variant with all three networks in RKNN, shard {wildcards.shard}"
+    script:
+        "../scripts/decode_rknn.py"
+
+
+# Error rates of all models, and their texts side by side.
+rule score:
+    input:
+        **transcripts(),
+        best=rules.choose.output.best,
+        texts=texts_of(*scored()),
+        lib=lib("score"),
+    output:
+        scores=result("scores/scores.json"),
+        texts=result("scores/texts.tsv"),
+    log:
+        log_of("score"),
+    benchmark:
+        benchmark_of("score")
+    conda:
+        "../envs/zipquant.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        models=scored(),
+    message:
+        "Scoring the texts of {params.models}"
+    script:
+        "../scripts/score.py"

@@ -1,0 +1,16 @@
+"""Make text of the best variant's encoder outputs, decoder and joiner in the simulator too."""
+
+from job import run
+from zipquant import rknn_decoding
+
+run(
+    snakemake.log,
+    rknn_decoding.decode_shard,
+    best_file=snakemake.input.best,
+    encoded=dict(zip(snakemake.params.variants, snakemake.input.encoded, strict=True)),
+    output=snakemake.output.texts,
+    tokens=snakemake.input.tokens,
+    decoder=snakemake.input.decoder,
+    joiner=snakemake.input.joiner,
+    platform=snakemake.params.platform,
+)

@@ -1,0 +1,14 @@
+"""Run the float encoder over a shard of the evaluation audio."""
+
+from job import run
+from zipquant import evaluation
+
+run(
+    snakemake.log,
+    evaluation.encode_shard,
+    model=snakemake.input.model,
+    contract_file=snakemake.input.contract,
+    features=snakemake.input.features,
+    encoded_file=snakemake.output.encoded,
+    lanes=snakemake.params.lanes,
+)

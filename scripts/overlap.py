@@ -1,0 +1,13 @@
+"""Find evaluation audio that is also calibrated with."""
+
+from job import run
+from zipquant import index
+
+run(
+    snakemake.log,
+    index.check_overlap,
+    calibration=snakemake.input.calibration,
+    evaluation=snakemake.input.evaluation,
+    output=snakemake.output.table,
+    on_overlap=snakemake.params.on_overlap,
+)

@@ -1,0 +1,15 @@
+"""Score the texts of all models."""
+
+from job import run
+from zipquant import scoring
+
+run(
+    snakemake.log,
+    scoring.write,
+    models=snakemake.params.models,
+    texts=snakemake.input.texts,
+    transcripts=snakemake.input.get("transcripts"),
+    best_file=snakemake.input.best,
+    scores_file=snakemake.output.scores,
+    table_file=snakemake.output.texts,
+)

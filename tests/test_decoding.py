@@ -1,0 +1,152 @@
+"""Text of audio: our features, streaming and greedy searches against sherpa-onnx itself."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sherpa_onnx
+import soundfile
+
+from conftest import DEMO_MODEL, ROOT, SHARED_SPEECH, needs_shared_speech, tiny_ctc
+from zipquant import (
+    contract,
+    decoding,
+    evaluation,
+    features,
+    manifest,
+    recognizer,
+    rknn_decoding,
+    vocabulary,
+)
+from zipquant.frame_store import FrameWriter
+
+TAIL = 0.66
+
+
+def transcribe(folder: Path, model: Path, recognizer_files: dict, wavs: list[Path], lanes=16):
+    """Return the tokens that the workflow's own stages find in some wavs."""
+    contract.inspect(model).save(folder / "model.json")
+    with FrameWriter(folder / "features.h5") as writer:
+        for number, wav in enumerate(wavs):
+            writer.add(str(number), features.extract(wav, "mean", TAIL))
+    evaluation.encode_shard(
+        model, folder / "model.json", folder / "features.h5", folder / "encoded.h5", lanes
+    )
+    decoding.decode_shard_float(folder / "encoded.h5", folder / "texts.tsv", **recognizer_files)
+    known = vocabulary.read(recognizer_files["tokens"]).tokens
+    with open(folder / "texts.tsv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, dialect="excel-tab"))
+    return [[known[int(number)] for number in row["tokens"].split()] for row in rows]
+
+
+def transcribe_with_sherpa(recognizer: sherpa_onnx.OnlineRecognizer, wav: Path) -> list[str]:
+    """Return the tokens that sherpa-onnx finds in a wav."""
+    samples, rate = soundfile.read(wav, dtype="float32")
+    stream = recognizer.create_stream()
+    stream.accept_waveform(rate, samples)
+    stream.accept_waveform(rate, np.zeros(round(TAIL * rate), dtype=np.float32))
+    stream.input_finished()
+    while recognizer.is_ready(stream):
+        recognizer.decode_stream(stream)
+    return [token.replace(" ", "▁") for token in recognizer.tokens(stream)]
+
+
+PARTS = {
+    name: str(DEMO_MODEL.with_name(file))
+    for name, file in (
+        ("tokens", "tokens.txt"),
+        ("decoder", "decoder.onnx"),
+        ("joiner", "joiner.onnx"),
+    )
+}
+DEMO_AUDIO = sorted((ROOT / "demo/audio").glob("*/*.wav"))
+
+
+@pytest.fixture(scope="module")
+def sherpa():
+    """sherpa-onnx on the demo model, its four files as they are."""
+    return sherpa_onnx.OnlineRecognizer.from_transducer(
+        encoder=str(DEMO_MODEL), num_threads=1, decoding_method="greedy_search", **PARTS
+    )
+
+
+def test_demo_audio_is_heard_as_sherpa_onnx_hears_it(sherpa, tmp_path):
+    found = transcribe(tmp_path, DEMO_MODEL, PARTS, DEMO_AUDIO)
+    assert len(found) == 24
+    assert found == [transcribe_with_sherpa(sherpa, wav) for wav in DEMO_AUDIO]
+
+
+def test_demo_model_recognises_the_demo_audio(tmp_path):
+    texts = {
+        utterance.path: utterance.text
+        for part in ("calibration", "evaluation")
+        for utterance in manifest.read(str(ROOT / f"demo/audio/{part}.tsv"))
+    }
+    wavs = [Path(path) for path in texts]
+    found = transcribe(tmp_path, DEMO_MODEL, PARTS, wavs)
+    right = ["".join(t).replace("▁", " ").split() for t in found]
+    same = sum(a == text.split() for a, text in zip(right, texts.values(), strict=True))
+    assert same >= 20
+
+
+@needs_shared_speech
+def test_people_are_heard_as_sherpa_onnx_hears_them(sherpa, tmp_path):
+    import data
+
+    speakers = data.held_out_recordings(SHARED_SPEECH / "digits")
+    wavs = []
+    for name, utterances in data.test_strings(speakers, 31, seed=21).items():
+        for number, utterance in enumerate(utterances):
+            wavs.append(tmp_path / f"{name}-{number}.wav")
+            soundfile.write(wavs[-1], utterance.samples, 16000, subtype="PCM_16")
+    wavs += sorted((SHARED_SPEECH / "mandarin").glob("*.wav"))
+    assert len(wavs) > 200
+    found = transcribe(tmp_path, DEMO_MODEL, PARTS, wavs)
+    assert found == [transcribe_with_sherpa(sherpa, wav) for wav in wavs]
+    assert sum(map(len, found)) > 500
+
+
+def test_ctc_model_is_decoded_as_sherpa_onnx_does(tmp_path):
+    model = tiny_ctc(tmp_path / "ctc.onnx", tokens=6)
+    tokens = tmp_path / "tokens.txt"
+    # a Chinese vocabulary with a piece of a word and an unknown token, which CTC does output
+    tokens.write_text("<blk> 0\n你 1\n好 2\n▁OK 3\nAY 4\n<unk> 5\n", encoding="utf-8")
+    found = transcribe(tmp_path, model, {"tokens": str(tokens)}, DEMO_AUDIO)
+    sherpa = sherpa_onnx.OnlineRecognizer.from_zipformer2_ctc(
+        tokens=str(tokens), model=str(model), num_threads=1
+    )
+    assert found == [transcribe_with_sherpa(sherpa, wav) for wav in DEMO_AUDIO]
+    assert sum(map(len, found)) > 200
+
+
+def test_lockstep_gives_what_one_at_a_time_gives(tmp_path):
+    found = recognizer.load(**PARTS)
+    networks = decoding.OnnxNetworks(found.decoder, found.joiner)
+    random = np.random.default_rng(3)
+    encoded = [
+        random.normal(0, 4, (frames, found.joiner.inputs[0].shape[1])).astype(np.float32)
+        for frames in (40, 0, 7, 64, 1)
+    ]
+    together = decoding.search_transducer(networks, encoded, 0, None)
+    alone = [decoding.search_transducer(networks, [one], 0, None)[0] for one in encoded]
+    assert together == alone
+    assert together[1] == [] and len(together[3]) > 10
+    # an unknown token counts as a blank: it is never given, and the history stays
+    token = together[3][0]
+    assert all(token not in one for one in decoding.search_transducer(networks, encoded, 0, token))
+
+
+def test_decoder_and_joiner_in_the_simulator_hear_the_same(tmp_path):
+    expected = transcribe(tmp_path, DEMO_MODEL, PARTS, DEMO_AUDIO[:4])
+    (tmp_path / "best.json").write_text('{"best": "int8"}')
+    rknn_decoding.decode_shard(
+        tmp_path / "best.json",
+        {"int8": tmp_path / "encoded.h5"},
+        tmp_path / "rknn.tsv",
+        platform="rk3588",
+        **PARTS,
+    )
+    texts = decoding.read_texts([tmp_path / "texts.tsv"])
+    assert decoding.read_texts([tmp_path / "rknn.tsv"]) == texts
+    assert any(expected)
