@@ -17,6 +17,8 @@ rule index:
         mem_mb=1000,
     params:
         ids=lambda w: [u.id for u in usable(w.set, w.shard)],
+        # Another file that has been put in place with a time of long ago is noticed by its size.
+        bytes=lambda w: [os.path.getsize(u.path) for u in usable(w.set, w.shard)],
         unreachable=lambda w: unreachable(w.set, w.shard),
         channels=config["audio"]["channels"],
         on_bad_file=config["audio"]["on_bad_file"],

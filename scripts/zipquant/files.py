@@ -55,8 +55,9 @@ def damaged(path: str | Path, error: Exception) -> UserError:
     file's content, and would hand the damaged one on for ever.
     """
     Path(path).unlink(missing_ok=True)
+    reason = " ".join(str(error).split())
     return UserError(
-        f"{path} was damaged ({error}) and has been deleted: run the same command again, "
+        f"{path} was damaged ({reason}) and has been deleted: run the same command again, "
         "which makes it anew"
     )
 

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -54,6 +55,12 @@ def trace_shard(
     encoder = OnnxEncoder(model, contract, threads)
     with FrameReader(features) as reader, tempfile.TemporaryFile() as measured:
         counts = [contract.chunk_count(count) for count in reader.frame_counts]
+        if short := counts.count(0):
+            print(
+                f"warning: {short} of {len(counts)} utterances are shorter than one chunk of the "
+                "model and give none",
+                file=sys.stderr,
+            )
         first_rows = list(itertools.accumulate(counts, initial=0))
         # Longest first: the lanes stay full until near the end.
         order = sorted(range(len(counts)), key=lambda position: -counts[position])
