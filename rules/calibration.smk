@@ -42,6 +42,11 @@ rule calibration:
     threads: 1
     resources:
         mem_mb=1000,
+    params:
+        # Not used, but if the sampling fails after a change of these, and its output is gone, the
+        # old calibration set must not pass for the new one.
+        rows=config["calibration"]["rows"],
+        seed=config["calibration"]["seed"],
     message:
         "Writing the calibration set to {output.dataset}"
     script:
