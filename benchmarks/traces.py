@@ -205,7 +205,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--large", type=Path, help="the exported 20 M encoder, if there is one")
-    parser.add_argument("--lanes", type=int, default=16)
+    parser.add_argument("--lanes", type=int, default=32)
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--only", choices=["large", "demo"])
     args = parser.parse_args()

@@ -77,6 +77,8 @@ class FrameReader:
         with damage(path):
             self._file = h5py.File(path, "r")
             names = self._file["utterance"][:]
+            # Not there where all utterances are empty.
+            self._frames = self._file.get("frames")
             self.frame_counts: list[int] = self._file["frame_count"][:].tolist()
         self.ids: list[str] = [name.decode("utf-8", "surrogateescape") for name in names]
         self._ends = np.cumsum([0, *self.frame_counts])
@@ -92,7 +94,7 @@ class FrameReader:
         if not self.frame_counts[position]:
             return np.zeros((0, 0), dtype=np.float32)
         with damage(self._path):
-            return self._file["frames"][self._ends[position] : self._ends[position + 1]]
+            return self._frames[self._ends[position] : self._ends[position + 1]]
 
     def __enter__(self) -> "FrameReader":
         return self

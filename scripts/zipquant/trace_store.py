@@ -37,19 +37,44 @@ FRAMES, ANCHOR_WORDS, NUMBERS = 256, 4096, 4096
 """Entries of a block of the other tapes."""
 
 
+class _Field:
+    """One state's part of the records, which are arrays of 32-bit words.
+
+    Attributes:
+        tensor: the state.
+        slide: how its window moves.
+        words: where its new part lies in a record.
+        shape: of the new part.
+        size: words of the whole window.
+    """
+
+    def __init__(self, tensor: Tensor, slide: Slide, start: int):
+        window = tensor.zeros()
+        fresh = slide.fresh(window)
+        self.tensor, self.slide, self.shape = tensor, slide, fresh.shape
+        self.words = slice(start, start + fresh.nbytes // 4)
+        self.size = window.nbytes // 4
+        axis = tensor.batch_axis
+        if axis is None:
+            self._order, self._index = tuple(range(window.ndim)), (None,)
+        else:
+            self._order = (axis, *(a for a in range(window.ndim) if a != axis))
+            self._index = (slice(None),) * (axis + 1) + (None,)
+
+    def lanes_first(self, array: np.ndarray) -> np.ndarray:
+        """Return a view whose first axis counts lanes, with the tensor's own axes behind it."""
+        return array.transpose(self._order)[self._index]
+
+
 class _Layout:
-    """Where each state's new part lies in a record of 32-bit words."""
+    """Where each state's new part lies in a record, and how many records share a block."""
 
     def __init__(self, contract: Contract, slides: Sequence[Slide]):
-        self.fields: list[tuple[Tensor, Slide, slice, tuple[int, ...]]] = []
+        self.fields: list[_Field] = []
         self.words = 0
         for state, slide in zip(contract.states, slides, strict=True):
-            tensor = state.tensor
-            fresh = slide.fresh(tensor.zeros())
-            words = fresh.nbytes // 4
-            place = slice(self.words, self.words + words)
-            self.fields.append((tensor, slide, place, fresh.shape))
-            self.words += words
+            self.fields.append(_Field(state.tensor, slide, self.words))
+            self.words = self.fields[-1].words.stop
         # HDF5 has no blocks of no words.
         self.words = max(1, self.words)
         self.block = max(1, min(BLOCK_RECORDS, BLOCK_BYTES // (4 * self.words)))
@@ -117,14 +142,16 @@ class TraceWriter:
         self._contract = contract
         self._slides = slides
         self._layout = _Layout(contract, slides)
+        self._records = np.empty((0, self._layout.words), dtype="u4")
         self._blocks: dict[int, np.ndarray] = {}
         self._breaks: dict[int, list[int]] = {}
         self._anchors: list[tuple[int, int, int]] = []
         self._counts = self._write_frames(utterances)
         self._index = _Index(contract, self._counts, self._layout.block)
         shape = (self._index.records[-1], self._layout.words)
-        for target in (file, spool):
-            _tape(target, "records", shape, "u4", self._layout.block)
+        self._final, self._spooled = (
+            _tape(target, "records", shape, "u4", self._layout.block) for target in (file, spool)
+        )
         self._spooled_words = _tape(spool, "anchor_words", (0,), "u4", ANCHOR_WORDS)
 
     def write(self, utterances: Sequence[int], batch: Batch) -> None:
@@ -134,35 +161,36 @@ class TraceWriter:
             utterances: of each lane, the utterance's position in the file.
             batch: the chunks; those of one utterance have to come in order.
         """
-        records = np.zeros((len(utterances), self._layout.words), dtype="u4")
-        for (tensor, slide, words, shape), array in zip(
-            self._layout.fields, batch.states, strict=True
-        ):
-            field = records[:, words].view(tensor.dtype).reshape(len(utterances), *shape)
-            field[:] = slide.fresh(_lanes_first(array, tensor))
+        lanes = len(utterances)
+        if lanes > len(self._records):
+            self._records = np.zeros((lanes, self._layout.words), dtype="u4")
+        records = self._records[:lanes]
+        for field, array in zip(self._layout.fields, batch.states, strict=True):
+            target = records[:, field.words].view(field.tensor.dtype).reshape(lanes, *field.shape)
+            target[:] = field.slide.fresh(field.lanes_first(array))
         block = self._layout.block
         for lane, (utterance, chunk) in enumerate(zip(utterances, batch.chunks, strict=True)):
             for state in self._breaks.pop(utterance, ()):
                 self._write_anchor(utterance, chunk, state, batch.states[state], lane)
-                records[lane, self._layout.fields[state][2]] = 0
+                records[lane, self._layout.fields[state].words] = 0
             if chunk % block == 0:
                 self._blocks[utterance] = np.zeros((block, self._layout.words), dtype="u4")
             self._blocks[utterance][chunk % block] = records[lane]
             if batch.last[lane] or (chunk + 1) % block == 0:
                 start = self._index.records[utterance] + chunk // block * block
-                self._spool["records"][start : start + block] = self._blocks.pop(utterance)
+                self._spooled[start : start + block] = self._blocks.pop(utterance)
         self._note_breaks(utterances, batch)
 
     def finish(self) -> None:
         """Put everything in its order; all chunks have to be written."""
-        source, target = self._spool["records"].id, self._file["records"].id
+        source, target = self._spooled.id, self._final.id
         for start in range(0, self._index.records[-1], self._layout.block):
             skipped_filters, content = source.read_direct_chunk((start, 0))
             target.write_direct_chunk((start, 0), content, skipped_filters)
         self._anchors.sort()
         words = _tape(self._file, "anchor_words", (0,), "u4", ANCHOR_WORDS)
         for _, state, place in self._anchors:
-            size = self._layout.fields[state][0].zeros().nbytes // 4
+            size = self._layout.fields[state].size
             _append(words, self._spooled_words[place : place + size])
         for name, numbers in (
             ("chunk_count", self._counts),
@@ -175,10 +203,12 @@ class TraceWriter:
 
     def _note_breaks(self, utterances: Sequence[int], batch: Batch) -> None:
         """Remember which states of the next chunks do not continue those of these chunks."""
-        for position, (tensor, slide, _, _) in enumerate(self._layout.fields):
-            kept = bits(slide.kept(_lanes_first(batch.states[position], tensor)))
-            taken = bits(slide.taken_over(_lanes_first(batch.new_states[position], tensor)))
-            if np.array_equal(kept, taken):
+        for position, field in enumerate(self._layout.fields):
+            before = field.lanes_first(batch.states[position])
+            after = field.lanes_first(batch.new_states[position])
+            kept = bits(field.slide.kept(before))
+            taken = bits(field.slide.taken_over(after))
+            if not kept.size or (kept == taken).all():
                 continue
             for lane, utterance in enumerate(utterances):
                 if not batch.last[lane] and not np.array_equal(kept[lane], taken[lane]):
@@ -204,8 +234,8 @@ class TraceWriter:
     def _write_anchor(
         self, utterance: int, chunk: int, state: int, windows: np.ndarray, lane: int
     ) -> None:
-        tensor = self._layout.fields[state][0]
-        window = np.ascontiguousarray(_lanes_first(windows, tensor)[lane])
+        field = self._layout.fields[state]
+        window = np.ascontiguousarray(field.lanes_first(windows)[lane])
         place = len(self._spooled_words)
         _append(self._spooled_words, window.reshape(-1).view("u4"))
         self._anchors.append((int(self._index.rows[utterance]) + chunk, state, place))
@@ -255,7 +285,7 @@ class TraceReader:
 
     def _source(self, row: int, chunk: int, state: int) -> tuple[int, int | None]:
         """Return the first row whose record a state's window takes, and the anchor before it."""
-        slide = self._layout.fields[state][1]
+        slide = self._layout.fields[state].slide
         records = -(-slide.length // slide.step) if slide.step else chunk + 1
         begin = row + 1 - min(records, chunk + 1)
         rows, places = self._anchors[state]
@@ -266,18 +296,18 @@ class TraceReader:
         return (begin if slide.step else row + 1), None
 
     def _window(self, state: int, anchor: int | None, records: np.ndarray) -> np.ndarray:
-        tensor, slide, words, shape = self._layout.fields[state]
-        window = tensor.zeros()
+        field = self._layout.fields[state]
+        window = field.tensor.zeros()
         if anchor is not None:
-            content = self._file["anchor_words"][anchor : anchor + window.nbytes // 4]
-            window = content.view(tensor.dtype).reshape(tensor.shape)
-        fresh = np.ascontiguousarray(records[:, words]).view(tensor.dtype)
-        return slide.joined([window, *fresh.reshape(len(records), *shape)])
+            content = self._file["anchor_words"][anchor : anchor + field.size]
+            window = content.view(window.dtype).reshape(window.shape)
+        fresh = np.ascontiguousarray(records[:, field.words]).view(window.dtype)
+        return field.slide.joined([window, *fresh.reshape(len(records), *field.shape)])
 
     def _read_anchors(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return, for each state, the rows of its anchors and where their words begin."""
         rows, states = self._file["anchor_row"][:], self._file["anchor_state"][:]
-        sizes = np.array([field[0].zeros().nbytes // 4 for field in self._layout.fields])
+        sizes = np.array([field.size for field in self._layout.fields])
         places = np.cumsum(sizes[states]) - sizes[states]
         of_state = [states == state for state in range(len(sizes))]
         return [(rows[mask], places[mask]) for mask in of_state]
@@ -287,13 +317,6 @@ class TraceReader:
 
     def __exit__(self, *exception) -> None:
         self._file.close()
-
-
-def _lanes_first(array: np.ndarray, tensor: Tensor) -> np.ndarray:
-    """Return a view whose first axis counts lanes, with the tensor's own axes behind it."""
-    if tensor.batch_axis is None:
-        return array[None]
-    return np.expand_dims(np.moveaxis(array, tensor.batch_axis, 0), tensor.batch_axis + 1)
 
 
 def _tape(

@@ -133,8 +133,8 @@ def measure(contract: Contract, batch: Batch) -> np.ndarray:
         squares = np.einsum("blv,blv->lb", values, values, dtype=values.dtype)
         total = np.ascontiguousarray(squares).sum(axis=1, dtype=np.float64)
         column = 1 + len(RANGES) * position
-        result[:, column] = values.min(axis=(0, 2))
-        result[:, column + 1] = values.max(axis=(0, 2))
+        np.minimum.reduce(values, axis=(0, 2), out=result[:, column])
+        np.maximum.reduce(values, axis=(0, 2), out=result[:, column + 1])
         result[:, column + 2] = np.sqrt(total / (array.size / lanes))
     return result
 
