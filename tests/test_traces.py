@@ -11,7 +11,7 @@ from conftest import DEMO_MODEL, make_audio, tiny_encoder
 from test_streaming import expected, models, utterances  # noqa: F401 (fixtures)
 from zipquant import chunk_table, contract, features, slides, streaming, trace_store, traces
 from zipquant.errors import UserError
-from zipquant.frame_store import FrameWriter
+from zipquant.frame_store import FrameReader, FrameWriter
 
 
 def window_of(tape: np.ndarray, start: int, length: int, axis: int) -> np.ndarray:
@@ -101,7 +101,11 @@ def test_states_that_change_their_ways_come_back_bit_equal(tmp_path, lanes):
     found = traces.find_slides(encoder, encoder.contract, audio[:1])
     assert [slide.step for slide in found] == [4, 0, 0, 4, 0, 1]
     path = tmp_path / "t.h5"
-    with trace_store.create(path, encoder.contract, found, audio) as writer:
+    store(tmp_path / "f.h5", audio)
+    with (
+        FrameReader(tmp_path / "f.h5") as reader,
+        trace_store.create(path, encoder.contract, found, reader) as writer,
+    ):
         for batch in streaming.stream_batches(encoder, encoder.contract, audio, lanes):
             writer.write(batch.utterances, batch)
     row = 0
@@ -115,14 +119,19 @@ def test_states_that_change_their_ways_come_back_bit_equal(tmp_path, lanes):
     assert row > 50
 
 
+def store(path: Path, audio: list[np.ndarray]) -> None:
+    """Write the features of utterances named u0, u1, ..."""
+    with FrameWriter(path) as writer:
+        for number, frames in enumerate(audio):
+            writer.add(f"u{number}", frames)
+
+
 def trace(folder: Path, model: Path, audio: list[np.ndarray], lanes: int) -> contract.Contract:
     """Trace utterances named u0, u1, ... into t.h5 and t.parquet of a folder."""
     folder.mkdir(exist_ok=True)
     shape = contract.inspect(model)
     shape.save(folder / "model.json")
-    with FrameWriter(folder / "f.h5") as writer:
-        for number, frames in enumerate(audio):
-            writer.add(f"u{number}", frames)
+    store(folder / "f.h5", audio)
     names = ("model.json", "f.h5", "t.h5", "t.parquet")
     traces.trace_shard(model, *(folder / name for name in names), lanes=lanes)
     return shape
@@ -253,9 +262,12 @@ def test_damaged_table_is_named(tmp_path):
 
 
 def test_spool_has_no_name(tmp_path):
-    shape = trace(tmp_path, DEMO_MODEL, utterances()[:1], lanes=2)
+    shape = trace(tmp_path, DEMO_MODEL, [np.zeros((10, 80), "f4")], lanes=2)
     found = [slides.Slide(-1, state.tensor.shape[-1], 0) for state in shape.states]
     before = sorted(os.listdir(tmp_path))
-    with trace_store.create(tmp_path / "u.h5", shape, found, []):
+    with (
+        FrameReader(tmp_path / "f.h5") as reader,
+        trace_store.create(tmp_path / "u.h5", shape, found, reader),
+    ):
         assert sorted(os.listdir(tmp_path)) == sorted([*before, ".u.part.h5"])
     assert sorted(os.listdir(tmp_path)) == sorted([*before, "u.h5"])

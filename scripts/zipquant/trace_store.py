@@ -5,14 +5,14 @@ the chunk before. So a row of the file, its *record*, holds of each state only w
 window is put together from the last few records of its utterance. What is new is found by
 comparing bits (`slides`). Where a state does not continue the one before, its whole window is
 stored, as an *anchor*; the windows after it begin there. Every utterance begins with zeros, which
-need no storing. The features are a tape by nature, and are stored as the utterance's frames.
+need no storing. The features are a tape by nature, and are stored as the utterances' frames.
 
 HDF5 (h5py), because one file gives compressed blocks with random access, a checksum of each block
 and of its own structures (since format 1.10), and because equal content makes equal bytes: zip
 stores like zarr's put the time of day into the file, and have no checksum of their directory.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple
 from pathlib import Path
@@ -22,7 +22,7 @@ import numpy as np
 
 from zipquant import files
 from zipquant.contract import Contract, Tensor
-from zipquant.frame_store import CHECKED, FORMAT, damage
+from zipquant.frame_store import CHECKED, FORMAT, FrameReader, copy_blocks, damage
 from zipquant.slides import Slide, bits
 from zipquant.streaming import Batch
 
@@ -33,7 +33,7 @@ less time when written, smaller ones less when a row is read."""
 BLOCK_RECORDS = 16
 """And at most so many records, since the last block of an utterance is filled up with zeros."""
 
-FRAMES, ANCHOR_WORDS, NUMBERS = 256, 4096, 4096
+ANCHOR_WORDS, NUMBERS = 4096, 4096
 """Entries of a block of the other tapes."""
 
 
@@ -86,12 +86,11 @@ class _Index:
     Each count is a running sum: entry u is where utterance u begins, the last one is the total.
     """
 
-    def __init__(self, contract: Contract, counts: Sequence[int], block: int):
-        chunks = np.asarray(counts, dtype=np.int64)
+    def __init__(self, contract: Contract, frame_counts: Sequence[int], block: int):
+        chunks = np.array([contract.chunk_count(count) for count in frame_counts], dtype=np.int64)
         self.rows = np.cumsum([0, *chunks])
         self.records = np.cumsum([0, *(-(-chunks // block) * block)])
-        frames = (chunks - 1) * contract.chunk_shift + contract.chunk_frames
-        self.frames = np.cumsum([0, *np.where(chunks > 0, frames, 0)])
+        self.frames = np.cumsum([0, *frame_counts])
 
 
 @contextmanager
@@ -99,7 +98,7 @@ def create(
     path: str | Path,
     contract: Contract,
     slides: Sequence[Slide],
-    utterances: Iterable[np.ndarray],
+    features: FrameReader,
 ) -> Iterator["TraceWriter"]:
     """Write a trace file, which appears under its name only when the block succeeds.
 
@@ -107,7 +106,7 @@ def create(
         path: the file to write.
         contract: the model's contract.
         slides: how each state slides, in the contract's order.
-        utterances: features of each utterance, in the order of the file, float32 (frames, bins).
+        features: the shard's features; the trace file keeps their order of utterances.
     """
     spool_path = Path(path).with_name(f".{Path(path).stem}.spool.h5")
     with (
@@ -117,7 +116,7 @@ def create(
     ):
         # Without a name the spool is gone as soon as this process is, however it ends.
         spool_path.unlink()
-        writer = TraceWriter(file, spool, contract, slides, utterances)
+        writer = TraceWriter(file, spool, contract, slides, features)
         yield writer
         writer.finish()
 
@@ -136,7 +135,7 @@ class TraceWriter:
         spool: h5py.File,
         contract: Contract,
         slides: Sequence[Slide],
-        utterances: Iterable[np.ndarray],
+        features: FrameReader,
     ):
         self._file, self._spool = file, spool
         self._contract = contract
@@ -146,8 +145,9 @@ class TraceWriter:
         self._blocks: dict[int, np.ndarray] = {}
         self._breaks: dict[int, list[int]] = {}
         self._anchors: list[tuple[int, int, int]] = []
-        self._counts = self._write_frames(utterances)
-        self._index = _Index(contract, self._counts, self._layout.block)
+        features.copy_to(file)
+        self._frame_counts = features.frame_counts
+        self._index = _Index(contract, self._frame_counts, self._layout.block)
         shape = (self._index.records[-1], self._layout.words)
         self._final, self._spooled = (
             _tape(target, "records", shape, "u4", self._layout.block) for target in (file, spool)
@@ -183,17 +183,14 @@ class TraceWriter:
 
     def finish(self) -> None:
         """Put everything in its order; all chunks have to be written."""
-        source, target = self._spooled.id, self._final.id
-        for start in range(0, self._index.records[-1], self._layout.block):
-            skipped_filters, content = source.read_direct_chunk((start, 0))
-            target.write_direct_chunk((start, 0), content, skipped_filters)
+        copy_blocks(self._spooled, self._final)
         self._anchors.sort()
         words = _tape(self._file, "anchor_words", (0,), "u4", ANCHOR_WORDS)
         for _, state, place in self._anchors:
             size = self._layout.fields[state].size
             _append(words, self._spooled_words[place : place + size])
         for name, numbers in (
-            ("chunk_count", self._counts),
+            ("frame_count", self._frame_counts),
             ("anchor_row", [row for row, _, _ in self._anchors]),
             ("anchor_state", [state for _, state, _ in self._anchors]),
         ):
@@ -213,23 +210,6 @@ class TraceWriter:
             for lane, utterance in enumerate(utterances):
                 if not batch.last[lane] and not np.array_equal(kept[lane], taken[lane]):
                     self._breaks.setdefault(utterance, []).append(position)
-
-    def _write_frames(self, utterances: Iterable[np.ndarray]) -> list[int]:
-        contract = self._contract
-        tape = _tape(self._file, "frames", (0, contract.x.shape[2]), "f4", FRAMES)
-        counts, waiting = [], np.empty((0, contract.x.shape[2]), dtype="f4")
-        for frames in utterances:
-            count = contract.chunk_count(len(frames))
-            counts.append(count)
-            if count:
-                used = (count - 1) * contract.chunk_shift + contract.chunk_frames
-                waiting = np.concatenate([waiting, frames[:used]])
-                # Whole blocks, since each write to a block compresses it anew.
-                whole = len(waiting) // FRAMES * FRAMES
-                _append(tape, waiting[:whole])
-                waiting = waiting[whole:]
-        _append(tape, waiting)
-        return counts
 
     def _write_anchor(
         self, utterance: int, chunk: int, state: int, windows: np.ndarray, lane: int
@@ -255,7 +235,7 @@ class TraceReader:
             self._file = h5py.File(path, "r")
             slides = [Slide(*numbers) for numbers in self._file["slides"][:].tolist()]
             self._layout = _Layout(contract, slides)
-            counts = self._file["chunk_count"][:]
+            counts = self._file["frame_count"][:].tolist()
             self._index = _Index(contract, counts, self._layout.block)
             self._anchors = self._read_anchors()
 

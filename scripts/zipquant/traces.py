@@ -67,8 +67,7 @@ def trace_shard(
         found = find_slides(encoder, contract, [reader.frames(p) for p in order[:1]])
         progress = Progress("chunks", first_rows[-1])
         finished = 0
-        in_file_order = (reader.frames(position) for position in range(len(counts)))
-        with trace_store.create(trace, contract, found, in_file_order) as writer:
+        with trace_store.create(trace, contract, found, reader) as writer:
             longest_first = (reader.frames(position) for position in order)
             for batch in stream_batches(encoder, contract, longest_first, lanes):
                 utterances = [order[position] for position in batch.utterances]
