@@ -52,6 +52,7 @@ rule calibration:
         states=RECIPE.states,
         # Not used, but if the sampling fails after a change of these, and its output is gone, the
         # old calibration set must not pass for the new one.
+        strategy=RECIPE.strategy,
         rows=config["calibration"]["rows"],
         seed=config["calibration"]["seed"],
     message:
