@@ -1,11 +1,12 @@
 # make demo: set up, and run the whole workflow on the embedded demo.
 # make test: set up, and run all tests and style checks.
+# make bench: set up, and measure what benchmarks/results.json holds; half an hour of an idle machine.
 
 PYTHON ?= python3.11
 CORES ?= $(shell nproc)
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench clean
 
 demo: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -18,6 +19,10 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --lint
+
+bench: .venv/installed
+	$(BIN)/python benchmarks/traces.py
+	$(BIN)/python benchmarks/scale.py
 
 clean:
 	rm -rf .venv results .snakemake

@@ -333,7 +333,7 @@ def warp_frequencies(rng: np.random.Generator, feats: np.ndarray) -> np.ndarray:
     if rng.random() < 0.4:
         return feats
     bins = np.arange(80)
-    shift = rng.normal(0, 2.0) + rng.normal(0, 2.0, 5)
+    shift = rng.normal(0, 2.5) + rng.normal(0, 4.0, 5)
     places = bins + np.interp(bins, np.linspace(0, 79, 5), shift)
     places = np.clip(np.maximum.accumulate(places), 0, 79)
     below = np.minimum(places.astype(int), 78)

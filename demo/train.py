@@ -177,7 +177,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--export", type=Path, help="folder for the ONNX files of the best model so far"
     )
-    parser.add_argument("--steps", type=int, default=4800)
+    parser.add_argument("--steps", type=int, default=5600)
     parser.add_argument("--warm", type=int, default=300, help="steps along one alignment path")
     parser.add_argument("--every", type=int, default=250, help="steps between two validations")
     parser.add_argument("--rate", type=float, default=2.5e-3)

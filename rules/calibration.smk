@@ -50,6 +50,10 @@ rule calibration:
         mem_mb=1000,
     params:
         states=RECIPE.states,
+        # Not used, but if the sampling fails after a change of these, and its output is gone, the
+        # old calibration set must not pass for the new one.
+        rows=config["calibration"]["rows"],
+        seed=config["calibration"]["seed"],
     message:
         "Writing the calibration set to {output.dataset}, {params.states} states"
     script:

@@ -72,8 +72,15 @@ def lib(script: str) -> list[str]:
     return sorted(os.path.relpath(path) for path in found)
 
 
-def utterances(name: str, shard: int) -> list[manifest.Utterance]:
-    return SHARDED[name].get(int(shard), [])
+def usable(name: str, shard: str) -> list[manifest.Utterance]:
+    """The utterances of a shard but for those whose files Snakemake cannot name."""
+    return [u for u in SHARDED[name].get(int(shard), []) if not u.problem]
+
+
+def unreachable(name: str, shard: str) -> dict[str, str]:
+    """Those others: why each is left out, by its path."""
+    odd = [u for u in SHARDED[name].get(int(shard), []) if u.problem]
+    return {manifest.shown(u.path): u.problem for u in odd}
 
 
 def shards_of(name: str) -> list[int]:

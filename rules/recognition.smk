@@ -20,7 +20,7 @@ rule encode:
     threads: 1
     resources:
         mem_mb=2000,
-    params:
+        # As in the rule `traces`.
         lanes=config["traces"]["lanes"],
     message:
         "Encoding evaluation audio with the float model, shard {wildcards.shard}"

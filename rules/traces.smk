@@ -17,12 +17,15 @@ rule traces:
         benchmark_of("traces/{shard}")
     conda:
         "../envs/zipquant.yaml"
-    threads: 1
+    threads: config["traces"]["threads"]
     resources:
         mem_mb=2000,
-    params:
+        # No param: another number of lanes gives the same files, and must not make them anew.
         lanes=config["traces"]["lanes"],
+    params:
+        # What is asked for, not what --cores leaves of it: the result may depend on it.
+        threads=config["traces"]["threads"],
     message:
-        "Tracing shard {wildcards.shard}, {params.lanes} utterances at a time"
+        "Tracing shard {wildcards.shard}, {resources.lanes} utterances at a time"
     script:
         "../scripts/traces.py"

@@ -10,5 +10,5 @@ run(
     contract_file=snakemake.input.contract,
     features=snakemake.input.features,
     encoded_file=snakemake.output.encoded,
-    lanes=snakemake.params.lanes,
+    lanes=snakemake.resources.lanes,
 )

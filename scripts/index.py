@@ -8,6 +8,7 @@ run(
     index.write,
     ids=snakemake.params.ids,
     paths=snakemake.input.audio,
+    unreachable=snakemake.params.unreachable,
     output=snakemake.output.index,
     channels=snakemake.params.channels,
     on_bad_file=snakemake.params.on_bad_file,

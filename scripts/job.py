@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from zipquant.errors import UserError
+from zipquant.progress import CONSOLE
 
 PR_SET_PDEATHSIG = 1
 """linux/prctl.h: which signal a process gets when its parent dies."""
@@ -26,15 +27,19 @@ def run(log: Sequence[str], function: Callable[..., None], **arguments) -> None:
         child = os.fork()
         if child == 0:
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            # Long jobs tell on the console how far they are; the rest is for the log.
+            job = os.path.relpath(os.path.splitext(log[0])[0]).split("logs/")[-1]
+            os.environ[CONSOLE] = f"{os.dup(2)}:{job}"
             os.dup2(file.fileno(), 1)
             os.dup2(file.fileno(), 2)
             os._exit(_call(function, arguments))
-        _, status = os.waitpid(child, 0)
+        _, status, used = os.wait4(child, 0)
         code = os.waitstatus_to_exitcode(status)
         if code < 0:
             name = signal.Signals(-code).name
             hint = ": most likely out of memory" if name == "SIGKILL" else ""
             file.write(f"error: the job was killed by {name}{hint}; see {log[0]}\n".encode())
+        file.write(f"peak memory: {used.ru_maxrss / 1024:.0f} MB\n".encode())
     sys.exit(0 if code == 0 else 1)
 
 

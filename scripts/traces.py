@@ -11,5 +11,6 @@ run(
     features=snakemake.input.features,
     trace=snakemake.output.trace,
     table=snakemake.output.table,
-    lanes=snakemake.params.lanes,
+    lanes=snakemake.resources.lanes,
+    threads=snakemake.params.threads,
 )

@@ -7,7 +7,7 @@ import onnx
 import pandas as pd
 import pytest
 import soundfile
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from zipquant import contract as contracts
 
@@ -111,6 +111,83 @@ def made_up_table(
             low, high = np.where(start, 0, low), np.where(start, 0, high)
         table |= {f"{name}.min": low, f"{name}.max": high, f"{name}.rms": np.maximum(-low, high)}
     return pd.DataFrame(table)
+
+
+def zipformer2_like_encoder(path: Path, batch: str | int = "N", layers: int = 2) -> Path:
+    """Write an encoder with the interface of a Zipformer2, random weights and little inside.
+
+    T is 13, a chunk 8 frames, half as many after subsampling. States of every kind that Zipformer2
+    has: keys with the batch on axis 1, 4-D attention values, convolution caches with the batch
+    first, `embed_states` that keep nothing, and the counter `processed_lens`.
+    """
+    random = np.random.default_rng(7)
+    left, width, shift = 16, 12, 8
+    half = shift // 2
+    nodes, constants, inputs, outputs = [], [], [], []
+
+    def constant(name: str, values: np.ndarray) -> str:
+        constants.append(numpy_helper.from_array(values, name))
+        return name
+
+    def add(operation: str, sources: list[str], output: str, **attributes) -> str:
+        nodes.append(helper.make_node(operation, sources, [output], **attributes))
+        return output
+
+    def state(name: str, shape: list, kind: int = TensorProto.FLOAT) -> None:
+        inputs.append(helper.make_tensor_value_info(name, kind, shape))
+        outputs.append(helper.make_tensor_value_info(f"new_{name}", kind, shape))
+
+    def number(value: int) -> str:
+        name = f"number_{value}"
+        if name not in [tensor.name for tensor in constants]:
+            constant(name, np.array([value], dtype=np.int64))
+        return name
+
+    def slide(cache: str, fresh: str, axis: int) -> str:
+        """Append `fresh` to a cache and drop as much at its beginning."""
+        joined = add("Concat", [cache, fresh], f"{cache}_joined", axis=axis)
+        sources = [joined, number(half), number(2**31), number(axis)]
+        add("Slice", sources, f"new_{cache}")
+        return joined
+
+    inputs.append(helper.make_tensor_value_info("x", TensorProto.FLOAT, [batch, 13, 80]))
+    out = [batch, half, width]
+    outputs.append(helper.make_tensor_value_info("encoder_out", TensorProto.FLOAT, out))
+    add("Slice", ["x", number(0), number(shift), number(1), number(2)], "subsampled")
+    weight = constant("embed", random.normal(0, 0.1, (80, width)).astype("f4"))
+    hidden = add("Tanh", [add("MatMul", ["subsampled", weight], "embedded")], "hidden_0")
+    for layer in range(layers):
+        state(f"cached_key_{layer}", [left, batch, width])
+        state(f"cached_nonlin_attn_{layer}", [1, batch, left, width])
+        state(f"cached_conv1_{layer}", [batch, width, left - 1])
+        weight = constant(f"weight_{layer}", random.normal(0, 0.4, (width, width)).astype("f4"))
+        mixed = add("MatMul", [hidden, weight], f"mixed_{layer}")
+        swapped = add("Transpose", [mixed], f"swapped_{layer}", perm=[1, 0, 2])
+        keys = slide(f"cached_key_{layer}", swapped, 0)
+        keys = add("Transpose", [keys], f"keys_{layer}", perm=[1, 2, 0])
+        scores = add("Softmax", [add("MatMul", [mixed, keys], f"scores_{layer}")], f"soft_{layer}")
+        wide = add("Unsqueeze", [mixed, number(0)], f"wide_{layer}")
+        values = slide(f"cached_nonlin_attn_{layer}", wide, 2)
+        values = add("Squeeze", [values, number(0)], f"values_{layer}")
+        attended = add("MatMul", [scores, values], f"attended_{layer}")
+        turned = add("Transpose", [attended], f"turned_{layer}", perm=[0, 2, 1])
+        joined = slide(f"cached_conv1_{layer}", turned, 2)
+        mean = add("ReduceMean", [joined], f"mean_{layer}", axes=[2], keepdims=1)
+        mean = add("Transpose", [mean], f"row_{layer}", perm=[0, 2, 1])
+        both = add("Add", [attended, mean], f"both_{layer}")
+        hidden = add("Tanh", [both], f"hidden_{layer + 1}")
+    state("embed_states", [batch, half, 3, width // 3])
+    shape = constant("embed_shape", np.array([0, half, 3, width // 3], dtype=np.int64))
+    add("Reshape", [hidden, shape], "new_embed_states")
+    state("processed_lens", [batch], TensorProto.INT64)
+    add("Add", ["processed_lens", number(half)], "new_processed_lens")
+    add("Identity", [hidden], "encoder_out")
+    graph = helper.make_graph(nodes, "zipformer2", inputs, outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    helper.set_model_props(model, {"T": "13", "decode_chunk_len": str(shift)})
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+    return path
 
 
 def tiny_ctc(path: Path, tokens: int) -> Path:

@@ -78,7 +78,7 @@ def test_shard_of_features_holds_every_usable_utterance(tmp_path):
         soundfile.write(tmp_path / f"{name}.wav", make_audio(seconds), 16000)
     (tmp_path / "c.wav").write_text("this is a text")
     paths = [str(tmp_path / f"{name}.wav") for name in "abc"]
-    index.write(["a", "b", "c"], paths, tmp_path / "index.tsv", "mean", "skip")
+    index.write(["a", "b", "c"], paths, {}, tmp_path / "index.tsv", "mean", "skip")
     features.extract_shard(tmp_path / "index.tsv", tmp_path / "f.h5", "mean", 0.0)
     with FrameReader(tmp_path / "f.h5") as reader:
         assert (reader.ids, reader.frame_counts) == (["a", "b"], [100, 200])
@@ -94,16 +94,19 @@ def test_stop_on_bad_file_names_all_of_them(tmp_path):
     soundfile.write(tmp_path / "c.wav", np.full(100, np.nan), 16000, subtype="FLOAT")
     paths = [str(tmp_path / f"{name}.wav") for name in "abc"]
     with pytest.raises(UserError, match=r"3 unusable.*a\.wav.*b\.wav: holds no.*c\.wav: holds NaN"):
-        index.write(["a", "b", "c"], paths, tmp_path / "index.tsv", "mean", "stop")
+        index.write(["a", "b", "c"], paths, {}, tmp_path / "index.tsv", "mean", "stop")
     assert not (tmp_path / "index.tsv").exists()
 
 
 def test_damaged_feature_file_is_named(tmp_path):
     soundfile.write(tmp_path / "a.wav", make_audio(3.0), 16000)
-    index.write(["a"], [str(tmp_path / "a.wav")], tmp_path / "index.tsv", "mean", "skip")
+    index.write(["a"], [str(tmp_path / "a.wav")], {}, tmp_path / "index.tsv", "mean", "skip")
     features.extract_shard(tmp_path / "index.tsv", tmp_path / "f.h5", "mean", 0.0)
     content = bytearray((tmp_path / "f.h5").read_bytes())
     content[len(content) // 2] ^= 0xFF
     (tmp_path / "f.h5").write_bytes(content)
-    with pytest.raises(UserError, match=r"f\.h5 is damaged"), FrameReader(tmp_path / "f.h5") as r:
+    with (
+        pytest.raises(UserError, match=r"f\.h5 was damaged"),
+        FrameReader(tmp_path / "f.h5") as r,
+    ):
         r.frames(0)

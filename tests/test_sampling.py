@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from conftest import made_up_table, tiny_encoder
-from zipquant import calibration, contract, manifest, sampling
+from zipquant import calibration, contract, manifest, sampling, streaming, traces
 from zipquant.errors import UserError
-from zipquant.trace_store import TraceWriter
+from zipquant.frame_store import FrameWriter
 
 CHUNKS = [(f"speaker{u % 7}/u{u}", chunk) for u in range(60) for chunk in range(u % 9 + 1)]
 
@@ -96,22 +96,24 @@ def written(tmp_path):
     random = np.random.default_rng(0)
     frames = []
     rows = {}
+    encoder = streaming.OnnxEncoder(tmp_path / "e.onnx", model)
     for shard, utterance in enumerate(("a", "b")):
-        with TraceWriter(tmp_path / f"{shard}.h5", model, 3) as writer:
-            for chunk in range(3):
-                x = random.normal(-8, 3, model.x.shape).astype(np.float32)
-                cache = random.normal(size=(1, 6, 80)).astype(np.float32) * min(chunk, 1)
-                rows[utterance, chunk] = [x, cache, np.array([4 * chunk])]
-                writer.write(chunk, rows[utterance, chunk])
-        table = made_up_table(model, utterance, 3)
-        table.to_parquet(tmp_path / f"{shard}.parquet")
+        # 18 frames are 3 chunks of the tiny encoder.
+        speech = random.normal(-8, 3, (18, 80)).astype(np.float32)
+        with FrameWriter(tmp_path / f"{shard}.features.h5") as writer:
+            writer.add(utterance, speech)
+        inputs = ("e.onnx", "model.json", f"{shard}.features.h5")
+        outputs = (f"{shard}.h5", f"{shard}.parquet")
+        traces.trace_shard(*(tmp_path / name for name in inputs + outputs), lanes=1)
+        for step in streaming.stream(encoder, model, [speech]):
+            rows[utterance, step.chunk] = step.inputs
         frames.append(tmp_path / f"{shard}.parquet")
     outputs = [tmp_path / name for name in ("sample.tsv", "coverage.tsv", "outliers.tsv")]
     sampling.sample(frames, tmp_path / "model.json", *outputs, "uniform", 6, 7)
-    traces = [tmp_path / "0.h5", tmp_path / "1.h5"]
+    stored = [tmp_path / "0.h5", tmp_path / "1.h5"]
     dataset = tmp_path / "dataset.txt"
     calibration.write(
-        tmp_path / "sample.tsv", traces, tmp_path / "model.json", dataset, tmp_path / "arrays"
+        tmp_path / "sample.tsv", stored, tmp_path / "model.json", dataset, tmp_path / "arrays"
     )
     return model, dataset, rows
 

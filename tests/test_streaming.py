@@ -1,15 +1,13 @@
-"""The streaming loop and the trace files against a plain loop over one utterance."""
+"""The streaming loop against a plain loop over one utterance."""
+
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
-import pandas as pd
 import pytest
 
-from conftest import DEMO_MODEL, make_audio, tiny_encoder
-from zipquant import contract, features, streaming, traces
-from zipquant.errors import UserError
-from zipquant.frame_store import FrameWriter
-from zipquant.trace_store import TraceReader
+from conftest import DEMO_MODEL, make_audio, zipformer2_like_encoder
+from zipquant import contract, features, streaming
 
 
 def plain_loop(model, frames, chunk_frames, chunk_shift):
@@ -40,94 +38,68 @@ def utterances():
     ]
 
 
-@pytest.mark.parametrize("lanes", [1, 2, 3, 16])
-def test_lanes_are_bit_identical_to_one_utterance_at_a_time(demo_contract, lanes):
-    encoder = streaming.OnnxEncoder(DEMO_MODEL, demo_contract)
-    audio = utterances()
-    steps = {
-        (step.utterance, step.chunk): step
-        for step in streaming.stream(encoder, demo_contract, audio, lanes)
+@pytest.fixture(scope="session")
+def models(tmp_path_factory) -> dict[str, Path]:
+    """Encoders of three kinds: the demo's, a Zipformer2's interface, and a fixed batch of 1."""
+    folder = tmp_path_factory.mktemp("models")
+    return {
+        "demo": DEMO_MODEL,
+        "zipformer2": zipformer2_like_encoder(folder / "zipformer2.onnx"),
+        "fixed batch": zipformer2_like_encoder(folder / "fixed.onnx", batch=1),
     }
-    count = 0
-    for utterance, frames in enumerate(audio):
-        for chunk, (inputs, outputs) in enumerate(plain_loop(DEMO_MODEL, frames, 39, 32)):
-            step = steps[utterance, chunk]
-            count += 1
-            for tensor, array in zip(demo_contract.inputs, step.inputs, strict=True):
-                np.testing.assert_array_equal(array, inputs[tensor.name])
-            np.testing.assert_array_equal(step.encoder_out, outputs["encoder_out"])
-            for state, array in zip(demo_contract.states, step.new_states, strict=True):
-                np.testing.assert_array_equal(array, outputs[state.next_output])
-    assert len(steps) == count > 30
 
 
-def test_model_with_fixed_batch_runs_one_lane(tmp_path):
-    model = tiny_encoder(tmp_path / "e.onnx", batch=1)
-    fixed = contract.inspect(model)
-    encoder = streaming.OnnxEncoder(model, fixed)
-    steps = list(streaming.stream(encoder, fixed, utterances()[:2], lanes=8))
-    expected = [out for f in utterances()[:2] for _, out in plain_loop(model, f, 9, 4)]
-    assert len(steps) == len(expected)
-    for step, outputs in zip(steps, expected, strict=True):
-        np.testing.assert_array_equal(step.encoder_out, outputs["encoder_out"])
+@pytest.fixture(scope="session")
+def expected(models):
+    """What the plain loop gives for each model: inputs and outputs by utterance and chunk."""
+    found = {}
+    for name, model in models.items():
+        shape = contract.inspect(model)
+        found[name] = {
+            (utterance, chunk): call
+            for utterance, frames in enumerate(utterances())
+            for chunk, call in enumerate(
+                plain_loop(model, frames, shape.chunk_frames, shape.chunk_shift)
+            )
+        }
+    return found
 
 
-def test_trace_gives_back_every_row_bit_equal(tmp_path, demo_contract):
-    demo_contract.save(tmp_path / "model.json")
-    audio = utterances()
-    with FrameWriter(tmp_path / "f.h5") as writer:
-        for number, frames in enumerate(audio):
-            writer.add(f"u{number}", frames)
-    traces.trace_shard(
-        DEMO_MODEL,
-        tmp_path / "model.json",
-        tmp_path / "f.h5",
-        tmp_path / "t.h5",
-        tmp_path / "t.parquet",
-        lanes=3,
-    )
-    table = pd.read_parquet(tmp_path / "t.parquet").set_index(["utterance", "chunk"])
-    count = 0
-    with TraceReader(tmp_path / "t.h5", demo_contract) as reader:
-        for number, frames in enumerate(audio):
-            for chunk, (inputs, outputs) in enumerate(plain_loop(DEMO_MODEL, frames, 39, 32)):
-                count += 1
-                entry = table.loc[(f"u{number}", chunk)]
-                for tensor, array in zip(
-                    demo_contract.inputs, reader.row(int(entry["row"])), strict=True
-                ):
-                    np.testing.assert_array_equal(array, inputs[tensor.name])
-                    assert array.dtype == inputs[tensor.name].dtype
-                    assert entry[f"{tensor.name}.min"] == array.min()
-                    assert entry[f"{tensor.name}.max"] == array.max()
-                assert entry["encoder_out.max"] == outputs["encoder_out"].max()
-                assert entry["time"] == pytest.approx(0.32 * chunk)
-    assert len(table) == count
+@pytest.mark.parametrize("lanes", [1, 2, 3, 16])
+@pytest.mark.parametrize("name", ["demo", "zipformer2", "fixed batch"])
+def test_lanes_are_bit_identical_to_one_utterance_at_a_time(models, expected, name, lanes):
+    shape = contract.inspect(models[name])
+    encoder = streaming.OnnxEncoder(models[name], shape)
+    seen = set()
+    for step in streaming.stream(encoder, shape, utterances(), lanes):
+        inputs, outputs = expected[name][step.utterance, step.chunk]
+        seen.add((step.utterance, step.chunk))
+        for tensor, array in zip(shape.inputs, step.inputs, strict=True):
+            np.testing.assert_array_equal(array, inputs[tensor.name])
+            assert (array.dtype, array.shape) == (tensor.dtype, tensor.shape)
+        np.testing.assert_array_equal(step.encoder_out, outputs[shape.encoder_out])
+        for state, array in zip(shape.states, step.new_states, strict=True):
+            np.testing.assert_array_equal(array, outputs[state.next_output])
+    assert seen == set(expected[name])
+    assert len(seen) > 30
 
 
-def test_damaged_trace_is_named(tmp_path, demo_contract):
-    demo_contract.save(tmp_path / "model.json")
-    with FrameWriter(tmp_path / "f.h5") as writer:
-        writer.add("u", utterances()[1])
-    arguments = [tmp_path / name for name in ("model.json", "f.h5", "t.h5", "t.parquet")]
-    traces.trace_shard(DEMO_MODEL, *arguments, lanes=1)
-    content = bytearray((tmp_path / "t.h5").read_bytes())
-    content[-len(content) // 3] ^= 0xFF
-    (tmp_path / "t.h5").write_bytes(content)
-    with (
-        pytest.raises(UserError, match=r"t\.h5 is damaged"),
-        TraceReader(tmp_path / "t.h5", demo_contract) as reader,
-    ):
-        for row in range(12):
-            reader.row(row)
+def test_free_lanes_take_the_next_utterance_at_once(models):
+    shape = contract.inspect(models["zipformer2"])
+    encoder = streaming.OnnxEncoder(models["zipformer2"], shape)
+    counts = [shape.chunk_count(len(frames)) for frames in utterances()]
+    sizes = [
+        len(batch.chunks) for batch in streaming.stream_batches(encoder, shape, utterances(), 2)
+    ]
+    assert sum(sizes) == sum(counts)
+    # Both lanes are busy until no utterance waits; then one may be left alone.
+    alone = sizes.count(1)
+    assert sizes == [2] * (len(sizes) - alone) + [1] * alone
+    assert alone < max(counts)
 
 
-def test_failed_trace_leaves_no_file(tmp_path, demo_contract):
-    demo_contract.save(tmp_path / "model.json")
-    with FrameWriter(tmp_path / "f.h5") as writer:
-        writer.add("u", utterances()[1])
-    bad = tiny_encoder(tmp_path / "e.onnx")
-    arguments = [tmp_path / name for name in ("model.json", "f.h5", "t.h5", "t.parquet")]
-    with pytest.raises(UserError, match="onnxruntime cannot run"):
-        traces.trace_shard(bad, *arguments, lanes=1)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["e.onnx", "f.h5", "model.json"]
+def test_model_with_fixed_batch_runs_one_lane(models):
+    shape = contract.inspect(models["fixed batch"])
+    encoder = streaming.OnnxEncoder(models["fixed batch"], shape)
+    batches = streaming.stream_batches(encoder, shape, utterances(), 8)
+    assert {batch.x.shape[0] for batch in batches} == {1}

@@ -10,11 +10,12 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import yaml
 
 from conftest import ROOT, SHARED_SPEECH, needs_shared_speech, tiny_encoder, write_audio
-from zipquant import contract, rknn_file
+from zipquant import chunk_table, contract, index, manifest, rknn_file
 
 PARTS = ("Snakefile", "config.yaml", "rules", "scripts", "envs", "profiles", "models")
 CALIBRATION_FILES, EVALUATION_FILES = 6, 2
@@ -47,9 +48,9 @@ def run(project: Path, *arguments: str, cores: int = 2) -> subprocess.CompletedP
     return done
 
 
-def planned(project: Path, *targets: str) -> dict[str, int]:
+def planned(project: Path, *targets: str, cores: int = 2) -> dict[str, int]:
     """Return how many jobs of each rule Snakemake would run, the target rule left out."""
-    done = run(project, *targets, "--dry-run", "--quiet", "rules")
+    done = run(project, *targets, "--dry-run", "--quiet", "rules", cores=cores)
     jobs = dict(re.findall(r"^(\w+) +(\d+)$", done.stdout + done.stderr, re.MULTILINE))
     return {rule: int(count) for rule, count in jobs.items() if rule not in ("all", "total")}
 
@@ -255,12 +256,125 @@ def test_other_tokens_decode_anew_and_run_no_encoder(project):
     assert planned(project) == {"decode": 3, "convert": 2, **AFTER_DECODING}
 
 
-def test_changed_library_module_reruns_the_rules_that_use_it(project):
-    with open(project / "scripts/zipquant/sampling.py", "a") as module:
-        module.write("\n# A remark.\n")
+def test_other_number_of_rows_draws_anew_and_traces_nothing(project):
+    configure(project, calibration={"rows": 13})
+    assert planned(project) == {**AFTER_SAMPLE, "sample": 1}
+
+
+def shard_of(*names: str) -> set[int]:
+    """The shards of some calibration files."""
+    return {manifest.shard_of(name, 3) for name in names}
+
+
+def remove(project: Path) -> set[int]:
+    (project / "audio/calibration/c1.wav").unlink()
+    return shard_of("c1")
+
+
+def change(project: Path) -> set[int]:
+    write_audio(project / "audio/calibration/c2.wav", 1.7, 77)
+    return shard_of("c2")
+
+
+def rename(project: Path) -> set[int]:
+    (project / "audio/calibration/c3.wav").rename(project / "audio/calibration/d3.wav")
+    return shard_of("c3", "d3")
+
+
+def replace_by_another_of_long_ago(project: Path) -> set[int]:
+    path = project / "audio/calibration/c4.wav"
+    write_audio(path, 3.3, 78)
+    os.utime(path, (10**9, 10**9))
+    return shard_of("c4")
+
+
+@pytest.mark.parametrize("edit", [remove, change, rename, replace_by_another_of_long_ago])
+def test_edited_audio_reruns_its_shards_alone(project, edit):
+    # A shard whose only file is gone has no jobs any more.
+    remaining = len(edit(project) & used_shards(project))
+    per_shard = {rule: remaining for rule in ("index", "features", "traces") if remaining}
+    assert planned(project) == {**AFTER_SAMPLE, "sample": 1, "overlap": 1, **per_shard}
+
+
+def used_shards(project: Path) -> set[int]:
+    return shard_of(*(path.stem for path in (project / "audio/calibration").iterdir()))
+
+
+def test_other_cores_and_lanes_rerun_nothing(project):
+    assert planned(project, cores=1) == planned(project, cores=7) == {}
+    configure(project, traces={"lanes": 3})
+    # The report prints all settings.
+    assert planned(project) == {"report": 1}
+
+
+def test_copied_project_reruns_nothing_and_jobs_do_not_grow_with_the_audio(project):
+    assert planned(project) == {}
+    for number in range(60):
+        shutil.copy(
+            project / "audio/calibration/c1.wav", project / f"audio/calibration/n{number}.wav"
+        )
+    assert planned(project) == {
+        **{"index": 3, "overlap": 1, "features": 3, "traces": 3, "sample": 1},
+        **AFTER_SAMPLE,
+    }
+
+
+AFTER_SAMPLE = {"calibration": 1, "quantize": 1, "evaluate": 1, "decode": 1, **AFTER_DECODING}
+"""What follows a new sample: the float16 variant and the float model are not concerned."""
+
+
+@pytest.mark.parametrize(
+    ("module", "first"),
+    [
+        ("sampling", {"sample": 1}),
+        ("slides", {"traces": 3, "sample": 1}),
+        ("trace_store", {"traces": 3, "sample": 1}),
+        ("chunk_table", {"traces": 3, "sample": 1}),
+        ("calibration", {}),
+    ],
+)
+def test_changed_library_module_reruns_the_rules_that_use_it(project, module, first):
+    with open(project / f"scripts/zipquant/{module}.py", "a") as file:
+        file.write("\n# A remark.\n")
     plan = planned(project)
-    assert plan["sample"] == 1
-    assert not {"index", "features", "traces", "inspect"} & set(plan)
+    before_the_build = ("inspect", "index", "overlap", "features", "traces", "sample", "encode")
+    assert {rule: plan[rule] for rule in before_the_build if rule in plan} == first
+    assert plan["calibration"] == plan["report"] == 1
+
+
+def test_sampling_opens_no_model(finished):
+    """Its rule has no model among its inputs, and its code nothing to open one with."""
+    code = "import sys; import zipquant.sampling; print(*sys.modules)"
+    environment = os.environ | {"PYTHONPATH": str(finished / "scripts")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
+    )
+    assert not {"onnx", "onnxruntime", "rknn", "h5py"} & set(done.stdout.split())
+    rule = (finished / "rules/calibration.smk").read_text().split("rule calibration")[0]
+    assert "model" not in rule and "traces/{shard}.h5" not in rule
+
+
+@pytest.mark.parametrize(
+    "name", ["traces/{}.h5", "traces/{}.parquet", "features/calibration/{}.h5"]
+)
+def test_damaged_file_is_named_and_made_anew_by_the_same_command(project, name):
+    shard = shards(project)[0].stem
+    victim = project / "results" / name.format(shard)
+    intact = victim.read_bytes()
+    victim.write_bytes(intact[: len(intact) // 2] + b"damage" + intact[len(intact) // 2 + 6 :])
+    # Something that makes its reader run: another sample, or a trace that is gone.
+    if name.startswith("features"):
+        (project / f"results/traces/{shard}.h5").unlink()
+    configure(project, calibration={"rows": 1000})
+    dataset = "results/calibration/dataset.txt"
+    done = snakemake(project, dataset)
+    assert done.returncode != 0
+    path = victim.relative_to(project)
+    assert re.search(rf"^error: {path} was damaged .*: run the same", done.stderr, re.MULTILINE)
+    run(project, dataset)
+    assert victim.read_bytes() == intact
+    for entry in (project / "results").rglob("*"):
+        assert not entry.name.endswith((".part.h5", ".spool.h5")), entry
 
 
 def shards(project: Path) -> list[Path]:
@@ -379,6 +493,36 @@ def test_bad_file_is_skipped_and_named_in_the_report(project):
     (problem,) = report["audio"]["evaluation"]["skipped"]
     assert "broken.wav: not readable as audio" in problem
     assert report["audio"]["evaluation"]["used"] == EVALUATION_FILES
+
+
+def test_odd_names_and_bad_files_do_not_stop_the_rest(fresh):
+    audio = fresh / "audio/calibration"
+    odd = [
+        "a space",
+        'it\'s "quoted"',
+        "语音-é",
+        "line\nbreak",
+        "tab\there",
+        "$(x);&*",
+        "back\\slash",
+    ]
+    for number, name in enumerate(odd):
+        write_audio(audio / f"{name}.wav", 1.0, 200 + number)
+    (audio / "br{a}ce.wav").write_bytes((audio / "c1.wav").read_bytes())
+    with open(os.fsencode(audio) + b"/n\xff.wav", "wb") as file:
+        file.write((audio / "c1.wav").read_bytes())
+    (audio / "text.wav").write_text("no audio")
+    dataset = "results/calibration/dataset.txt"
+    configure(fresh, calibration={"rows": 1000})
+    run(fresh, dataset)
+    tables = (fresh / "results/traces").glob("*.parquet")
+    traced = set(pd.concat(map(chunk_table.read, tables))["utterance"])
+    assert traced == {*odd, *(f"c{number}" for number in range(CALIBRATION_FILES))}
+    indexes = (fresh / "results/index/calibration").glob("*.tsv")
+    skipped = {e.path for path in indexes for e in index.read(path) if e.problem}
+    assert {Path(path).name for path in skipped} == {"br{a}ce.wav", "n\\xff.wav", "text.wav"}
+    again = run(fresh, dataset)
+    assert "Nothing to be done" in again.stdout + again.stderr
 
 
 def test_failed_build_leaves_no_model_and_a_plain_error(project):

@@ -39,9 +39,12 @@ class Tensor:
     dtype: str
     batch_axis: int | None
 
-    def zeros(self) -> np.ndarray:
-        """Return the value that a stream begins with, as sherpa-onnx does: zeros."""
-        return np.zeros(self.shape, dtype=self.dtype)
+    def zeros(self, lanes: int = 1) -> np.ndarray:
+        """Return the value that streams begin with, as in sherpa-onnx: zeros, for some lanes."""
+        shape = list(self.shape)
+        if self.batch_axis is not None:
+            shape[self.batch_axis] = lanes
+        return np.zeros(shape, dtype=self.dtype)
 
 
 @dataclass(frozen=True)
@@ -233,6 +236,11 @@ def read_tensor(path: str | Path, value: onnx.ValueInfoProto, batch: str | None)
                 f"{path}: axis {axis} of input '{value.name}' has no fixed size "
                 f"('{dim.dim_param}'); only the batch axis may be dynamic, export the model again"
             )
+    if not shape:
+        raise UserError(
+            f"{path}: input '{value.name}' is a single number without axes, which the toolkit does "
+            "not take; export the model again"
+        )
     if batch is not None and batch_axis is None:
         raise UserError(
             f"{path}: input '{value.name}' has no batch axis '{batch}', unlike the first input; "

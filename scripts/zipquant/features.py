@@ -11,6 +11,7 @@ import numpy as np
 
 from zipquant import audio, front_ends, index
 from zipquant.frame_store import FrameWriter
+from zipquant.progress import Progress
 
 FRAMES_PER_SECOND = 100
 """One frame each 10 ms (FrameExtractionOptions.frame_shift_ms, left at its default)."""
@@ -92,6 +93,9 @@ def extract_shard(
     Raises:
         UserError: a file of the index has vanished or has been damaged since it was indexed.
     """
+    entries = index.read_usable(index_file)
+    progress = Progress("utterances", len(entries))
     with FrameWriter(output) as writer:
-        for entry in index.read_usable(index_file):
+        for entry in entries:
             writer.add(entry.id, extract(entry.path, channels, tail_padding, front_end))
+            progress.advance()

@@ -17,7 +17,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: several libraries choose the format by it.
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -40,12 +40,26 @@ def read_json(path: str | Path) -> Any:
     """Read a JSON file of the results folder.
 
     Raises:
-        UserError: the file is damaged; deleting it makes the workflow write it anew.
+        UserError: the file is damaged; see `damaged`.
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged ({error}): delete it and run again") from None
+        raise damaged(path, error) from None
+
+
+def damaged(path: str | Path, error: Exception) -> UserError:
+    """Delete a damaged file of the results folder, and return the error that says so.
+
+    The file is missing then, so that the same command makes it anew: the workflow looks at no
+    file's content, and would hand the damaged one on for ever.
+    """
+    Path(path).unlink(missing_ok=True)
+    reason = " ".join(str(error).split())
+    return UserError(
+        f"{path} was damaged ({reason}) and has been deleted: run the same command again, "
+        "which makes it anew"
+    )
 
 
 def sha256(path: str | Path) -> str:

@@ -2,12 +2,13 @@
 
 import csv
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from zipquant import audio, files
 from zipquant.errors import UserError
+from zipquant.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Entry:
         seconds: duration of the audio at 16 kHz.
         sha256: hash of the file's content; empty for a skipped file.
         problem: why the file is skipped; empty for a usable file.
+        warning: what is odd about a usable file: cut off, clipped or silent; else empty.
     """
 
     id: str
@@ -27,11 +29,13 @@ class Entry:
     seconds: str
     sha256: str
     problem: str
+    warning: str
 
 
 def write(
     ids: Sequence[str],
     paths: Sequence[str],
+    unreachable: Mapping[str, str],
     output: str | Path,
     channels: str,
     on_bad_file: str,
@@ -41,6 +45,7 @@ def write(
     Args:
         ids: the utterances' names.
         paths: their audio files, in the order of `ids`.
+        unreachable: why files are unusable whose names the workflow cannot handle, by path.
         output: the index to write.
         channels: `mean` or `first`, see `audio.load`.
         on_bad_file: `skip` notes an unusable file in the index, `stop` refuses the whole run.
@@ -49,16 +54,23 @@ def write(
         UserError: with `stop`, some files are unusable; all of them are named.
     """
     entries = []
+    progress = Progress("audio files", len(ids))
     for utterance_id, path in zip(ids, paths, strict=True):
+        seconds, content, problem, warning = 0.0, "", "", ""
         try:
-            seconds, problem = len(audio.load(path, channels)) / audio.SAMPLE_RATE, ""
-            content = files.sha256(path)
+            samples, warning = audio.read(path, channels)
+            seconds, content = len(samples) / audio.SAMPLE_RATE, files.sha256(path)
         except UserError as error:
-            seconds, problem, content = 0.0, str(error), ""
-            print(f"warning: {problem}: skipped", file=sys.stderr)
-        entries.append(
-            Entry(utterance_id, path, f"{seconds:.3f}", content, " ".join(problem.split()))
-        )
+            problem = " ".join(str(error).split())
+        entries.append(Entry(utterance_id, path, f"{seconds:.3f}", content, problem, warning))
+        progress.advance()
+    for path, problem in unreachable.items():
+        entries.append(Entry(path, path, f"{0:.3f}", "", " ".join(problem.split()), ""))
+    for entry in entries:
+        if entry.problem:
+            print(f"warning: {entry.problem}: skipped", file=sys.stderr)
+        elif entry.warning:
+            print(f"warning: {entry.path} {entry.warning}", file=sys.stderr)
     bad = [entry.problem for entry in entries if entry.problem]
     if bad and on_bad_file == "stop":
         raise UserError(
@@ -67,7 +79,7 @@ def write(
         )
     with (
         files.atomic(output) as temporary,
-        open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+        open(temporary, "w", encoding="utf-8", newline="") as file,
     ):
         table = csv.DictWriter(file, [field.name for field in fields(Entry)], dialect="excel-tab")
         table.writeheader()
@@ -76,7 +88,7 @@ def write(
 
 def read(index_file: str | Path) -> list[Entry]:
     """Read a shard's index, skipped files included."""
-    with open(index_file, encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with open(index_file, encoding="utf-8", newline="") as file:
         return [Entry(**row) for row in csv.DictReader(file, dialect="excel-tab")]
 
 

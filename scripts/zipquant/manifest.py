@@ -29,6 +29,16 @@ class Utterance:
     path: str
     text: str = ""
 
+    @property
+    def problem(self) -> str:
+        """Why a file of this name cannot take part; empty for all but a few odd names."""
+        name = f"{self.path}{self.id}"
+        if any("\ud800" <= letter <= "\udfff" for letter in name):
+            return f"{shown(self.path)}: its name is not UTF-8; rename the file"
+        if "{" in name or "}" in name:
+            return f"{self.path}: its name has a brace, a wildcard to Snakemake; rename the file"
+        return ""
+
 
 def read(source: str) -> list[Utterance]:
     """List the utterances of a folder (searched recursively) or of a TSV manifest, sorted by id.
@@ -60,6 +70,11 @@ def read(source: str) -> list[Utterance]:
                 f"{second.path}; rename one of them"
             )
     return utterances
+
+
+def shown(name: str) -> str:
+    """Return a file name as it can be written to a UTF-8 file, bytes that are none as \\x.."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def cap(utterances: list[Utterance], most: int) -> list[Utterance]:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from zipquant import files, ranges
+from zipquant import chunk_table, files, ranges
 from zipquant.contract import Contract
 from zipquant.errors import UserError
 
@@ -204,7 +204,7 @@ def sample(
             in which the guard is made.
 
     Raises:
-        UserError: the audio gives not a single chunk.
+        UserError: the audio gives not a single chunk, or a table is damaged.
     """
     contract = Contract.load(contract_file)
     names = ranges.tensors(contract)
@@ -252,7 +252,7 @@ def read_table(path: str | Path, names: Sequence[str]) -> pd.DataFrame:
         names: the tensors whose ranges are wanted.
     """
     sides = [f"{name}.{side}" for name in names for side in ("min", "max")]
-    return pd.read_parquet(path, columns=["utterance", "chunk", "row", "energy", *sides])
+    return chunk_table.read(path, ["utterance", "chunk", "row", "energy", *sides])
 
 
 def reach_of(

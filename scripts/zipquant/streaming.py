@@ -1,5 +1,6 @@
 """The streaming loop: encoder calls chunk by chunk, states handed on, as sherpa-onnx does it."""
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,20 +26,24 @@ class Encoder(Protocol):
             states: the states before this chunk, in the contract's order.
 
         Returns:
-            The encoder output, and the states after this chunk in the contract's order.
+            The encoder output, and the states after this chunk in the contract's order: new
+            arrays, which the caller may write to.
         """
 
 
-def open_session(path: str | Path) -> onnxruntime.InferenceSession:
-    """Load an ONNX file into onnxruntime, for one thread.
+def open_session(path: str | Path, threads: int = 1) -> onnxruntime.InferenceSession:
+    """Load an ONNX file into onnxruntime.
+
+    Args:
+        path: the ONNX file.
+        threads: with one, a chunk's result depends neither on the machine's cores nor on other
+            lanes; the workflow runs several shards at once instead.
 
     Raises:
         UserError: onnxruntime refuses the model.
     """
     options = onnxruntime.SessionOptions()
-    # One thread makes the result independent of the machine's cores; the workflow runs several
-    # shards at once instead.
-    options.intra_op_num_threads = 1
+    options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
@@ -50,13 +55,18 @@ def open_session(path: str | Path) -> onnxruntime.InferenceSession:
 class OnnxEncoder:
     """The float model in onnxruntime."""
 
-    def __init__(self, path: str | Path, contract: Contract):
+    def __init__(self, path: str | Path, contract: Contract, threads: int = 1):
         """Load the model.
+
+        Args:
+            path: the ONNX file.
+            contract: its contract.
+            threads: see `open_session`.
 
         Raises:
             UserError: onnxruntime refuses the model.
         """
-        self._session = open_session(path)
+        self._session = open_session(path, threads)
         self._path = path
         self._names = [tensor.name for tensor in contract.inputs]
         self._outputs = list(contract.outputs)
@@ -72,6 +82,32 @@ class OnnxEncoder:
         except Exception as error:  # onnxruntime's errors share no base class but Exception
             raise UserError(f"onnxruntime cannot run {self._path}: {error}") from None
         return encoder_out, new_states
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One call of the encoder: a chunk of each lane's utterance.
+
+    The arrays hold all lanes, on each tensor's batch axis, and are valid until the next batch is
+    asked for: what is to be kept has to be copied.
+
+    Attributes:
+        utterances: of each lane, the utterance's position in the order in which they were given.
+        chunks: of each lane, which chunk of its utterance this is, from 0.
+        last: of each lane, whether it is the utterance's last chunk.
+        x: features, float32 of shape (lanes, T, bins).
+        states: the states before the chunks, in the contract's order.
+        encoder_out: what the encoder gave.
+        new_states: the states after the chunks.
+    """
+
+    utterances: list[int]
+    chunks: list[int]
+    last: list[bool]
+    x: np.ndarray
+    states: list[np.ndarray]
+    encoder_out: np.ndarray
+    new_states: list[np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -101,14 +137,15 @@ class _Lane:
     chunk: int = 0
 
 
-def stream(
-    encoder: Encoder, contract: Contract, utterances: Iterable[np.ndarray], lanes: int = 1
-) -> Iterator[Step]:
+def stream_batches(
+    encoder: Encoder, contract: Contract, utterances: Iterable[np.ndarray], lanes: int
+) -> Iterator[Batch]:
     """Run utterances through the encoder, several at once as lanes of one call.
 
     Each utterance starts with zero states and ends when fewer frames are left than a chunk takes.
     A lane whose utterance has ended takes the next one. Lanes do not influence each other: the
-    result is bit-identical to one utterance at a time.
+    result is bit-identical to one utterance at a time. Give the longest utterances first, so that
+    the lanes stay full until near the end.
 
     Args:
         encoder: the model.
@@ -118,40 +155,72 @@ def stream(
         lanes: utterances a call; 1 is used where the model has a fixed batch.
 
     Yields:
+        A batch for every call; the chunks of one utterance come in order.
+    """
+    waiting = (
+        _Lane(position, frames, count)
+        for position, frames in enumerate(utterances)
+        if (count := contract.chunk_count(len(frames)))
+    )
+    axes = [state.tensor.batch_axis for state in contract.states]
+    active = list(itertools.islice(waiting, lanes if contract.takes_lanes else 1))
+    states = [state.tensor.zeros(len(active)) for state in contract.states]
+    while active:
+        x = np.stack([_window(lane, contract) for lane in active])
+        encoder_out, new_states = encoder.run(x, states)
+        yield Batch(
+            [lane.utterance for lane in active],
+            [lane.chunk for lane in active],
+            [lane.chunk + 1 == lane.chunks for lane in active],
+            x,
+            states,
+            encoder_out,
+            new_states,
+        )
+        states, going = new_states, []
+        for position, lane in enumerate(active):
+            lane.chunk += 1
+            if lane.chunk < lane.chunks:
+                going.append(position)
+            elif following := next(waiting, None):
+                active[position] = following
+                going.append(position)
+                for state, axis in zip(states, axes, strict=True):
+                    state[_lane_at(axis, position)] = 0
+        if len(going) < len(active) > 1:
+            states = [np.take(s, going, axis=a) for s, a in zip(states, axes, strict=True)]
+        active = [active[position] for position in going]
+
+
+def stream(
+    encoder: Encoder, contract: Contract, utterances: Iterable[np.ndarray], lanes: int = 1
+) -> Iterator[Step]:
+    """Run utterances as `stream_batches` does, and give each chunk by itself.
+
+    Yields:
         A step for every chunk; the steps of one utterance come in order, those of different
         utterances are interleaved.
     """
-    lanes = lanes if contract.takes_lanes else 1
-    axes = [state.tensor.batch_axis or 0 for state in contract.states]
-    start = [state.tensor.zeros() for state in contract.states]
-    waiting = enumerate(utterances)
-    active: list[_Lane] = []
-    states: list[np.ndarray] = []
-    while True:
-        while len(active) < lanes and (following := next(waiting, None)):
-            utterance, frames = following
-            if chunks := contract.chunk_count(len(frames)):
-                states = _join(states, start, axes) if active else start
-                active.append(_Lane(utterance, frames, chunks))
-        if not active:
-            return
-        x = np.stack([_window(lane, contract) for lane in active])
-        encoder_out, new_states = encoder.run(x, states)
-        for position, lane in enumerate(active):
-            cut = slice(position, position + 1)
-            yield Step(
-                lane.utterance,
-                lane.chunk,
-                [x[cut], *(_cut(s, a, cut) for s, a in zip(states, axes, strict=True))],
-                encoder_out[cut],
-                [_cut(s, a, cut) for s, a in zip(new_states, axes, strict=True)],
+
+    def lane_of(array: np.ndarray, axis: int | None, position: int) -> np.ndarray:
+        return array[_lane_at(axis, slice(position, position + 1))].copy()
+
+    axes = [state.tensor.batch_axis for state in contract.states]
+    for batch in stream_batches(encoder, contract, utterances, lanes):
+        for position, (utterance, chunk) in enumerate(
+            zip(batch.utterances, batch.chunks, strict=True)
+        ):
+            before, after = (
+                [lane_of(s, a, position) for s, a in zip(states, axes, strict=True)]
+                for states in (batch.states, batch.new_states)
             )
-            lane.chunk += 1
-        going = [position for position, lane in enumerate(active) if lane.chunk < lane.chunks]
-        states = new_states
-        if len(going) < len(active):
-            states = [np.take(s, going, axis=a) for s, a in zip(new_states, axes, strict=True)]
-            active = [active[position] for position in going]
+            yield Step(
+                utterance,
+                chunk,
+                [lane_of(batch.x, 0, position), *before],
+                lane_of(batch.encoder_out, 0, position),
+                after,
+            )
 
 
 def _window(lane: _Lane, contract: Contract) -> np.ndarray:
@@ -159,15 +228,14 @@ def _window(lane: _Lane, contract: Contract) -> np.ndarray:
     return lane.frames[first : first + contract.chunk_frames]
 
 
-def _join(
-    states: Sequence[np.ndarray], more: Sequence[np.ndarray], axes: Sequence[int]
-) -> list[np.ndarray]:
-    pairs = zip(states, more, axes, strict=True)
-    return [np.concatenate([state, new], axis=axis) for state, new, axis in pairs]
+def _lane_at(axis: int | None, position: int | slice) -> tuple:
+    """Return the index of a lane in a tensor; all of it where the model has but one lane.
 
-
-def _cut(array: np.ndarray, axis: int, lanes: slice) -> np.ndarray:
-    return array[(slice(None),) * axis + (lanes,)]
+    Args:
+        axis: the tensor's batch axis, None for a fixed batch of 1.
+        position: the lane, or a slice of lanes.
+    """
+    return (...,) if axis is None else (slice(None),) * axis + (position,)
 
 
 def inspect_and_try(
