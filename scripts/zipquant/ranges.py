@@ -131,10 +131,10 @@ def fence(tables: Callable[[], Iterable[pd.DataFrame]], contract: Contract) -> F
     the passages are broken.
 
     Measured with read Mandarin, recorded digits at 8 kHz and espeak-ng: mixed with each other at
-    any share, sound speech goes 2.3 widths and 3.8 units of energy beyond at most, and 1.2 widths
+    any share, sound speech goes 2.3 widths and 3.8 units of energy beyond at most, and 1.4 widths
     unmixed. Samples not scaled to [-1, 1] go 5.4 widths and 20 units beyond, clipped speech and
-    noise at full scale 6 to 12 units, test tones and steps of the offset 1.3 to 4 widths, so that some of these stay in. A sound
-    voice of the demo goes 1.3 widths beyond in the longer trained demo model.
+    noise at full scale 6 to 12 units; test tones and steps of the offset 1.3 to 4 widths, so that
+    some of these stay in.
 
     The states of first chunks are no part of the typical passage: they are zeros, and in short
     recordings there are many of them.
