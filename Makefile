@@ -23,6 +23,7 @@ lint: .venv/installed
 bench: .venv/installed
 	$(BIN)/python benchmarks/traces.py
 	$(BIN)/python benchmarks/scale.py
+	$(BIN)/python benchmarks/sampling.py
 
 clean:
 	rm -rf .venv results .snakemake

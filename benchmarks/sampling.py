@@ -32,7 +32,7 @@ def trace(source: str, folder: Path) -> tuple[Path, Path]:
     found = manifest.read(source)
     streaming.inspect_and_try(MODEL, {}, folder / "model.json")
     ids, paths = [u.id for u in found], [u.path for u in found]
-    index.write(ids, paths, folder / "index.tsv", "mean", "skip")
+    index.write(ids, paths, {}, folder / "index.tsv", "mean", "skip")
     features.extract_shard(folder / "index.tsv", folder / "f.h5", "mean", 0.66)
     arguments = [folder / name for name in ("model.json", "f.h5", "t.h5", "t.parquet")]
     traces.trace_shard(MODEL, *arguments, lanes=16)

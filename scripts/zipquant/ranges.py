@@ -17,7 +17,7 @@ PASSAGE = 32
 FEWEST_PASSAGES = 3
 """With fewer there is no telling which of them is the odd one."""
 
-NEAR, FAR = 1.0, 3.0
+NEAR, FAR = 2.0, 3.0
 """Widths of the typical passage beyond it: nearer is never an outlier, further always is."""
 
 APART = 0.5
@@ -131,9 +131,10 @@ def fence(tables: Callable[[], Iterable[pd.DataFrame]], contract: Contract) -> F
     the passages are broken.
 
     Measured with read Mandarin, recorded digits at 8 kHz and espeak-ng: mixed with each other at
-    any share, sound speech goes 2.3 widths and 3.8 units of energy beyond at most, and 1.2 widths
+    any share, sound speech goes 2.3 widths and 3.8 units of energy beyond at most, and 1.4 widths
     unmixed. Samples not scaled to [-1, 1] go 5.4 widths and 20 units beyond, clipped speech and
-    noise at full scale 6 to 12 units, test tones and steps of the offset 1.3 to 4 widths.
+    noise at full scale 6 to 12 units; test tones and steps of the offset 1.3 to 4 widths, so that
+    some of these stay in.
 
     The states of first chunks are no part of the typical passage: they are zeros, and in short
     recordings there are many of them.
