@@ -1,6 +1,7 @@
 # make demo: set up, and run the whole workflow on the embedded demo.
 # make test: set up, and run all tests and style checks.
 # make bench: set up, and measure what benchmarks/results.json holds; half an hour of an idle machine.
+#   DIGITS: a folder of {digit}_{speaker}_{index}.wav to recognise; the demo's own audio without it.
 
 PYTHON ?= python3.11
 CORES ?= $(shell nproc)
@@ -24,6 +25,8 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/traces.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/sampling.py
+	$(BIN)/python benchmarks/recognition.py --record \
+	    $(if $(DIGITS),--digits $(DIGITS),--audio demo/audio/evaluation.tsv)
 
 clean:
 	rm -rf .venv results .snakemake

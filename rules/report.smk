@@ -6,6 +6,8 @@ rule report:
         calibration_index=all_shards("calibration", "index/{set}/{shard}.tsv"),
         evaluation_index=all_shards("evaluation", "index/{set}/{shard}.tsv"),
         sample=rules.sample.output.sample,
+        coverage=rules.sample.output.coverage,
+        outliers=rules.sample.output.outliers,
         chunk_tables=rules.sample.input.tables,
         builds=expand(rules.quantize.output.build, variant=VARIANTS),
         evaluations=expand(

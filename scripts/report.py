@@ -13,6 +13,8 @@ run(
         "evaluation": snakemake.input.evaluation_index,
     },
     sample=snakemake.input.sample,
+    coverage=snakemake.input.coverage,
+    outliers=snakemake.input.outliers,
     chunk_tables=snakemake.input.chunk_tables,
     builds=snakemake.input.builds,
     evaluations=snakemake.input.evaluations,

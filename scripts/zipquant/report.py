@@ -33,6 +33,8 @@ def write(
     contract_file: str | Path,
     indexes: Mapping[str, Sequence[str | Path]],
     sample: str | Path,
+    coverage: str | Path,
+    outliers: str | Path,
     chunk_tables: Sequence[str | Path],
     builds: Sequence[str | Path],
     evaluations: Sequence[str | Path],
@@ -54,6 +56,8 @@ def write(
         contract_file: its contract.
         indexes: the index files of all shards, by audio set.
         sample: the TSV of sampled chunks.
+        coverage: the TSV of the ranges that the sample covers.
+        outliers: the TSV of chunks that were left out as broken audio.
         chunk_tables: the Parquet chunk tables of all shards.
         builds: build.json of each variant.
         evaluations: the evaluation tables, all shards of the first variant, then of the second.
@@ -88,6 +92,8 @@ def write(
             "first_chunks": sum(chunk.chunk == 0 for chunk in chunks),
             "utterances": len({chunk.utterance for chunk in chunks}),
             "seed": settings["calibration"]["seed"],
+            **_coverage(coverage),
+            "outliers": len(pd.read_csv(outliers, sep="\t")),
         },
         "warnings": [*warnings, *_overlap(overlap)],
         "recognition": files.read_json(scores) if scores else None,
@@ -193,6 +199,16 @@ def _range(ends: Sequence[float] | None) -> str:
     return f"{ends[0]:.2f} to {ends[1]:.2f}" if ends else "none seen"
 
 
+def _coverage(path: str | Path) -> dict[str, Any]:
+    table = pd.read_csv(path, sep="\t")
+    worst = table.loc[table["coverage"].idxmin()]
+    return {
+        "coverage_mean": float(table["coverage"].mean()),
+        "coverage_worst": float(worst["coverage"]),
+        "coverage_worst_tensor": str(worst["tensor"]),
+    }
+
+
 def _audio(paths: Sequence[str | Path]) -> dict[str, Any]:
     entries = [entry for path in paths for entry in index.read(path)]
     used = [entry for entry in entries if not entry.problem]
@@ -200,6 +216,7 @@ def _audio(paths: Sequence[str | Path]) -> dict[str, Any]:
         "used": len(used),
         "seconds": round(sum(float(entry.seconds) for entry in used), 1),
         "skipped": [entry.problem for entry in entries if entry.problem],
+        "warnings": [f"{entry.path} {entry.warning}" for entry in used if entry.warning],
     }
 
 
