@@ -4,6 +4,7 @@ rule quantize:
         unpack(calibration_set),
         model=ancient(config["model"]["encoder"]),
         contract=rules.inspect.output.contract,
+        overlap=ancient(rules.overlap.output.table),
         lib=lib("quantize"),
     output:
         rknn=result("variants/{variant}/encoder.rknn"),
