@@ -3,7 +3,7 @@
 Everything is computed from the chunk tables of the traces, a shard at a time.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,6 +52,21 @@ def reach(table: pd.DataFrame, names: Iterable[str]) -> np.ndarray:
     upper = table[[f"{name}.max" for name in names]].to_numpy(np.float64)
     lower = table[[f"{name}.min" for name in names]].to_numpy(np.float64)
     return np.hstack([upper, -lower])
+
+
+def pieces(table: pd.DataFrame, rows: int = 512) -> Iterator[pd.DataFrame]:
+    """Yield a chunk table in pieces of whole utterances, so that work on it takes little memory.
+
+    Args:
+        table: a chunk table, the chunks of each utterance together.
+        rows: how many rows a piece has at least, but the last.
+    """
+    names = table["utterance"].to_numpy()
+    start = 0
+    for end in [*(np.flatnonzero(names[1:] != names[:-1]) + 1), len(table)]:
+        if end - start >= rows or end == len(table):
+            yield table.iloc[start:end]
+            start = end
 
 
 def width(reached: np.ndarray) -> np.ndarray:
@@ -148,7 +163,7 @@ def fence(tables: Callable[[], Iterable[pd.DataFrame]], contract: Contract) -> F
     states = np.isin(names, [state.tensor.name for state in contract.states])
     passages = [pd.DataFrame(columns=range(2 * len(names) + 1), dtype=float)]
     utterances = [np.empty((0, 2 * len(names)))]
-    for table in tables():
+    for table in (piece for whole in tables() for piece in pieces(whole)):
         values = reach(table, names)
         first = table["chunk"].to_numpy() == 0
         values[np.ix_(first, np.tile(states, 2))] = np.nan

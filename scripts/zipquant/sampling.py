@@ -148,7 +148,8 @@ def coverage(tables: Tables, rows: int, seed: int, tensors: Sequence[str]) -> li
     rest: list[Chunk] = []
     pool: list[Chunk] = []
     reached = np.empty((0, 2 * len(tensors)))
-    for shard, table in enumerate(tables):
+    shards = ((shard, piece) for shard, t in enumerate(tables) for piece in ranges.pieces(t))
+    for shard, table in shards:
         chunks = _chunks(table, shard, seed)
         rest = heapq.nsmallest(rows, rest + chunks)
         pool += chunks
@@ -214,14 +215,15 @@ def sample(
     whole, count = np.full(2 * len(names), -np.inf), 0
     for path in tables:
         table = read_table(path, names)
-        reasons = fence.judge(table)
-        left_out = table[reasons != ""]
-        outliers += zip(
-            left_out["utterance"], left_out["chunk"], reasons[reasons != ""], strict=True
-        )
-        sound = ranges.reach(table[reasons == ""], names)
-        count += len(sound)
-        whole = np.maximum(whole, sound.max(axis=0, initial=-np.inf))
+        for piece in ranges.pieces(table):
+            reasons = fence.judge(piece)
+            left_out = piece[reasons != ""]
+            outliers += zip(
+                left_out["utterance"], left_out["chunk"], reasons[reasons != ""], strict=True
+            )
+            sound = ranges.reach(piece[reasons == ""], names)
+            count += len(sound)
+            whole = np.maximum(whole, sound.max(axis=0, initial=-np.inf))
     outliers.sort()
     candidates = (_sound(read_table(path, names), fence) for path in tables)
     extra = {"tensors": names} if strategy == "coverage" else {}
