@@ -156,12 +156,7 @@ def decode_shard(
         UserError: a file is damaged, or a network cannot be run.
     """
     known = vocabulary.read(tokens)
-    with (
-        FrameReader(encoded) as reader,
-        files.atomic(output) as temporary,
-        open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
-    ):
-        table = csv.writer(file, dialect="excel-tab")
+    with FrameReader(encoded) as reader, files.tsv_writer(output) as table:
         table.writerow(["utterance", "text", "tokens"])
         progress = Progress("utterances", len(reader.ids))
         positions = iter(range(len(reader.ids)))

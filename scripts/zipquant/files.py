@@ -1,5 +1,6 @@
 """Writing files so that an interrupted job leaves nothing that looks finished."""
 
+import csv
 import hashlib
 import json
 import os
@@ -23,6 +24,19 @@ def atomic(path: str | Path) -> Iterator[Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def tsv_writer(path: str | Path) -> Iterator[Any]:
+    """Yield a `csv.writer` of tab-separated rows, through `atomic`.
+
+    File names that are no UTF-8 are written as the bytes that they are.
+    """
+    with (
+        atomic(path) as temporary,
+        open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        yield csv.writer(file, dialect="excel-tab")
 
 
 def write_text(path: str | Path, text: str) -> None:

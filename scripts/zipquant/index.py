@@ -125,11 +125,7 @@ def check_overlap(
             f"{same.path}{more}: accuracy measured on audio that was calibrated with looks better "
             "than it is. Take it out of one of the two sets, or set audio.on_overlap to warn"
         )
-    with (
-        files.atomic(output) as temporary,
-        open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
-    ):
-        table = csv.writer(file, dialect="excel-tab")
+    with files.tsv_writer(output) as table:
         table.writerow(["evaluation", "calibration"])
         table.writerows((entry.id, same.id) for entry, same in found)
 

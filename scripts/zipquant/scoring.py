@@ -1,6 +1,5 @@
 """Word and character error rates of texts, with confidence intervals."""
 
-import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -255,11 +254,7 @@ def write(
     references = read_references(transcripts)
     scores = score(found, references) | files.read_json(best_file)
     files.write_json(scores_file, scores)
-    with (
-        files.atomic(table_file) as temporary,
-        open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
-    ):
-        table = csv.writer(file, dialect="excel-tab")
+    with files.tsv_writer(table_file) as table:
         table.writerow(["utterance", "transcript", *found])
         for name in sorted(found[FLOAT]):
             row = [text[name] for text in found.values()]
