@@ -45,6 +45,21 @@ def benchmark_of(path: str) -> str:
 
 
 @cache
+def imported(path: Path) -> list[Path]:
+    """The library files that a Python file imports itself."""
+    paths = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.ImportFrom) or node.module is None:
+            continue
+        if node.module == "job":
+            paths.append(SCRIPTS / "job.py")
+        elif node.module == "zipquant":
+            paths += [SCRIPTS / "zipquant" / f"{name.name}.py" for name in node.names]
+        elif node.module.startswith("zipquant."):
+            paths.append(SCRIPTS / f"{node.module.replace('.', '/')}.py")
+    return paths
+
+
 def lib(script: str) -> list[str]:
     """All library files that a script imports, directly or through others.
 
@@ -53,21 +68,9 @@ def lib(script: str) -> list[str]:
     """
     found, todo = set(), [SCRIPTS / f"{script}.py"]
     while todo:
-        for node in ast.walk(ast.parse(todo.pop().read_text())):
-            if not isinstance(node, ast.ImportFrom) or node.module is None:
-                continue
-            if node.module == "job":
-                names = [SCRIPTS / "job.py"]
-            elif node.module == "zipquant":
-                names = [
-                    SCRIPTS / "zipquant" / f"{name.name}.py" for name in node.names
-                ]
-            elif node.module.startswith("zipquant."):
-                names = [SCRIPTS / f"{node.module.replace('.', '/')}.py"]
-            else:
-                continue
-            todo += [path for path in names if path not in found]
-            found.update(names)
+        paths = imported(todo.pop())
+        todo += [path for path in paths if path not in found]
+        found.update(paths)
     # Relative: moving the whole folder elsewhere reruns nothing.
     return sorted(os.path.relpath(path) for path in found)
 
