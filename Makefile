@@ -1,5 +1,6 @@
 # make demo: set up, and run the whole workflow on the embedded demo.
 # make test: set up, and run all tests and style checks.
+# make docs: write the configuration reference anew, from the schema, config.yaml and the workflow.
 # make bench: set up, and measure what benchmarks/results.json holds; half an hour of an idle machine.
 #   DIGITS: a folder of {digit}_{speaker}_{index}.wav to recognise; the demo's own audio without it.
 
@@ -7,7 +8,7 @@ PYTHON ?= python3.11
 CORES ?= $(shell nproc)
 BIN := .venv/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint docs bench clean
 
 demo: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -20,6 +21,9 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --lint
+
+docs: .venv/installed
+	$(BIN)/python docs/make_configuration.py
 
 bench: .venv/installed
 	$(BIN)/python benchmarks/traces.py

@@ -1,6 +1,6 @@
-"""Write docs/configuration.md and its Chinese version from the schema, config.yaml and the workflow.
+"""Write docs/configuration.md and its Chinese version: schema, config.yaml and workflow in words.
 
-    python docs/configuration.py            # what `make docs` runs
+    python docs/make_configuration.py            # what `make docs` runs
 
 Which rules a setting makes anew is not written down anywhere: the workflow is planned twice, with
 the setting as it stands and with another value of it, and the jobs are compared.
@@ -10,6 +10,7 @@ import contextlib
 import copy
 import io
 import itertools
+import logging
 import os
 import shutil
 import sys
@@ -69,13 +70,13 @@ HEAD = (
 
 [中文](configuration.zh-CN.md)
 
-`config.yaml` holds the defaults and explains them at more length. Write what differs into a file of your own and give
-it with `--configfile my.yaml`; it is merged key by key. A wrong key or value stops the run before anything is
-computed, and the message names the nearest known one.
+`config.yaml` holds the defaults and explains them at more length. Write what differs into a file of
+your own and give it with `--configfile my.yaml`; it is merged key by key. A wrong key or value
+stops the run before anything is computed, and the message names the nearest known one.
 
-The last column says which rules a change runs anew, and that all that depends on them follows; the names are those
-that `snakemake -n` prints, the files of `rules/` have them in order. `snakemake lineage` is not counted.
-`NAME` stands for a name of your choice.
+The last column says which rules a change runs anew, and that all that depends on them follows. The
+names are those that `snakemake -n` prints; the files of `rules/` have them in order. `snakemake
+lineage` is not counted. `NAME` stands for a name of your choice.
 
 <!-- Written by `make docs` from config.schema.yaml, config.yaml and the workflow; do not edit. -->
 """,
@@ -83,8 +84,9 @@ that `snakemake -n` prints, the files of `rules/` have them in order. `snakemake
 
 [English](configuration.md)
 
-`config.yaml` 给出默认值，并有更详细的说明。把需要改动的设置写进自己的文件，用 `--configfile my.yaml` 指定；
-两者按键逐项合并。写错的键或值会在计算开始之前终止运行，并提示最接近的正确写法。
+`config.yaml` 给出默认值，并有更详细的说明。把需要改动的设置写进自己的文件，用
+`--configfile my.yaml` 指定；两者按键逐项合并。写错的键或值会在计算开始之前终止运行，
+并提示最接近的正确写法。
 
 最后一列是改动后会重新运行哪些规则，依赖它们的步骤随之重算；规则名与 `snakemake -n` 打印的一致，
 `rules/` 中的文件按先后顺序排列。`snakemake lineage` 不计在内。`NAME` 代表自己取的名字。
@@ -111,29 +113,33 @@ class Key:
 
 def keys(schema: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[Key]:
     """Yield every setting of a schema, in its order; sections are not settings themselves."""
-    named = {(key, False): part for key, part in schema.get("properties", {}).items()}
-    free = {(NAME, True): part for part in schema.get("patternProperties", {}).values()}
-    for (key, chosen), part in {**named, **free}.items():
-        here = (*path, key)
-        if "properties" in part or "patternProperties" in part:
-            yield from keys(part, here)
+    for key, part in _parts(schema):
+        if _is_section(part):
+            yield from keys(part, (*path, key))
         else:
-            yield Key(here, part, not chosen and key in schema.get("required", ()))
+            yield Key((*path, key), part, key in schema.get("required", ()))
 
 
 def sections(schema: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple, dict]]:
     """Yield the path and the schema of every section that has a description."""
-    parts = {**schema.get("properties", {})}
-    parts |= {NAME: part for part in schema.get("patternProperties", {}).values()}
-    for key, part in parts.items():
-        if "properties" in part or "patternProperties" in part:
+    for key, part in _parts(schema):
+        if _is_section(part):
             if "description" in part:
                 yield (*path, key), part
             yield from sections(part, (*path, key))
 
 
+def _parts(schema: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    chosen = [(NAME, part) for part in schema.get("patternProperties", {}).values()]
+    return [*schema.get("properties", {}).items(), *chosen]
+
+
+def _is_section(part: Mapping[str, Any]) -> bool:
+    return "properties" in part or "patternProperties" in part
+
+
 def defaults(key: Key, settings: Any) -> dict[str, Any]:
-    """Return the values of a setting in config.yaml, by the names that the user has chosen there."""
+    """Return the values of a setting in config.yaml, by the names that are chosen there."""
     found = {"": settings}
     for step in key.path:
         parts = {name: part for name, part in found.items() if isinstance(part, Mapping)}
@@ -403,11 +409,15 @@ def effects() -> dict[tuple[str, ...], list[str] | None]:
         for path in sorted((ROOT / "models/demo").iterdir()):
             if path.is_file():
                 shutil.copy(path, models)
-        plan = Plan({})
-        return {
-            key.path: recomputed(key, settings, plan, models)
-            for key in keys(configuration.schema())
-        }
+        logging.disable()  # what Snakemake says of each plan
+        try:
+            plan = Plan({})
+            return {
+                key.path: recomputed(key, settings, plan, models)
+                for key in keys(configuration.schema())
+            }
+        finally:
+            logging.disable(logging.NOTSET)
 
 
 def main() -> None:
