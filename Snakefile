@@ -17,6 +17,7 @@ include: "rules/traces.smk"
 include: "rules/calibration.smk"
 include: "rules/quantize.smk"
 include: "rules/evaluation.smk"
+include: "rules/choice.smk"
 include: "rules/recognition.smk"
 include: "rules/report.smk"
 include: "rules/bundle.smk"
@@ -31,13 +32,15 @@ rule all:
     default_target: True
     input:
         rules.report.output,
-        rules.bundle.output if RECOGNIZER else [],
+        rules.bundle.output,
     message:
         "Everything is made"
 
 
 onsuccess:
     atexit.register(show_summary)
+    # A variant that could not be built is no failure of the run.
+    atexit.register(show_errors)
 
 
 onerror:

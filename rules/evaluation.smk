@@ -4,7 +4,6 @@ rule evaluate:
         model=ancient(config["model"]["encoder"]),
         contract=rules.inspect.output.contract,
         features=result("features/evaluation/{shard}.h5"),
-        rknn=rules.quantize.output.rknn,
         build=rules.quantize.output.build,
         toolkit=rules.quantize.output.toolkit,
         overlap=ancient(rules.overlap.output.table),

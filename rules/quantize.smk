@@ -7,7 +7,8 @@ rule quantize:
         overlap=ancient(rules.overlap.output.table),
         lib=lib("quantize"),
     output:
-        rknn=result("variants/{variant}/encoder.rknn"),
+        # What the build has made, or why it failed. Beside it is encoder.rknn, but only if the
+        # toolkit could build one, so it is no output that Snakemake would insist on.
         build=result("variants/{variant}/build.json"),
         # From these the simulator is set up again without a second calibration.
         toolkit=directory(result("variants/{variant}/toolkit")),
@@ -21,7 +22,7 @@ rule quantize:
     resources:
         mem_mb=4000,
     params:
-        work=lambda w, output: os.path.dirname(output.rknn),
+        work=lambda w, output: os.path.dirname(output.build),
         platform=config["platform"],
         context_size=context_size(),
         settings=lambda w: VARIANTS[w.variant],

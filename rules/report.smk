@@ -10,11 +10,8 @@ rule report:
         outliers=rules.sample.output.outliers,
         chunk_tables=rules.sample.input.tables,
         builds=expand(rules.quantize.output.build, variant=VARIANTS),
-        evaluations=expand(
-            rules.evaluate.output.table,
-            variant=VARIANTS,
-            shard=shards_of("evaluation"),
-        ),
+        evaluations=evaluations(),
+        best=rules.choose.output.best,
         overlap=rules.overlap.output.table,
         scores=rules.score.output.scores if RECOGNIZER else [],
         texts=rules.score.output.texts if RECOGNIZER else [],

@@ -538,6 +538,38 @@ def test_failed_build_leaves_no_model_and_a_plain_error(project):
     assert not (project / "results/variants/int8/encoder.rknn").exists()
 
 
+def test_variant_that_the_toolkit_fails_is_told_and_the_others_go_on(project):
+    """On this platform the toolkit really aborts its process at w8a16."""
+    stale = project / "results/variants/w8a16/encoder.rknn"
+    stale.parent.mkdir()
+    stale.write_bytes(b"RKNN of an earlier build")
+    failing = {"platform": "rk3562", "variants": {"fp16": None, "w8a16": {"dtype": "w8a16"}}}
+    configure(project, **failing)
+    done = run(project)
+    # Which way it dies depends on what it overwrites.
+    end = r"rknn-toolkit2 aborted the process \(SIG\w+\); its last words are in the log"
+    message = rf"^error: variant w8a16 could not be built: {end}$"
+    assert re.search(message, done.stderr, re.MULTILINE)
+    assert "(log: results/logs/quantize/w8a16.log)" in done.stderr
+    assert "rknn building" in (project / "results/logs/quantize/w8a16.log").read_text()
+    assert not stale.exists()
+    best = json.loads((project / "results/best.json").read_text())
+    assert (best["best"], list(best["failures"])) == ("int8", ["w8a16"])
+    report = json.loads((project / "results/report/report.json").read_text())
+    assert list(report["recognition"]["models"]) == ["float", "int8", "rknn"]
+    assert report["variants"]["w8a16"]["build"]["failure"] == best["failures"]["w8a16"]
+    assert "could not be built" in (project / "results/report/index.html").read_text()
+    assert "w8a16: could not be built" in (project / "results/report/summary.txt").read_text()
+    manifest = json.loads((project / "results/bundle/manifest.json").read_text())
+    assert (manifest["variant"], manifest["build"]["platform"]) == ("int8", "rk3562")
+    # A failure is tried again by the same command; what is built is not.
+    assert planned(project)["quantize"] == 1
+    configure(project, **failing | {"variants": {"int8": None, **failing["variants"]}})
+    done = snakemake(project)
+    assert done.returncode != 0
+    assert "error: no variant is left to choose from: w8a16 could not be built" in done.stderr
+
+
 @needs_shared_speech
 def test_real_speech_runs_through_by_config_alone(tmp_path):
     project = make_project(tmp_path / "project")

@@ -38,6 +38,7 @@ def write(
     chunk_tables: Sequence[str | Path],
     builds: Sequence[str | Path],
     evaluations: Sequence[str | Path],
+    best_file: str | Path,
     overlap: str | Path,
     scores: str | Path | None,
     texts: str | Path | None,
@@ -61,6 +62,7 @@ def write(
         chunk_tables: the Parquet chunk tables of all shards.
         builds: build.json of each variant.
         evaluations: the evaluation tables, all shards of the first variant, then of the second.
+        best_file: which variant is the best, and why, written by `choice.write`.
         overlap: the TSV of evaluation audio that is also calibrated with.
         scores: the error rates, written by `scoring.write`; None where no text is made.
         texts: the texts of all models, written by `scoring.write`; None where no text is made.
@@ -97,6 +99,7 @@ def write(
         },
         "warnings": [*warnings, *_overlap(overlap)],
         "recognition": files.read_json(scores) if scores else None,
+        "choice": files.read_json(best_file),
         "variants": {},
         "settings": settings,
         "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
@@ -108,6 +111,7 @@ def write(
             **_accuracy(pd.concat([pd.read_parquet(t) for t in tables]), contract),
         }
     report["summary"] = [_summary(name, variant) for name, variant in report["variants"].items()]
+    report["summary"].append(f"best: {report['choice']['best']}: {report['choice']['why'][0]}")
     if report["recognition"]:
         report["summary"].append(_recognition_summary(report["recognition"]))
     files.write_json(json_file, _finite(report))
@@ -129,6 +133,7 @@ def write(
         "metric": METRICS[report["recognition"]["unit"]] if scores else "",
         "few": FEW,
         "most": MOST,
+        "built": [n for n, v in report["variants"].items() if "failure" not in v["build"]],
         "output_names": contract.outputs,
         "figures": _columns(report, "outputs", "output"),
         "drift": _columns(report, "by_chunk", "chunk", [evaluation.FREE_RUNNING]),
@@ -251,6 +256,8 @@ def _columns(
 
 
 def _summary(name: str, variant: Mapping[str, Any]) -> str:
+    if "failure" in variant["build"]:
+        return f"{name}: could not be built: {variant['build']['failure']}"
     size = f"{variant['build']['bytes'] / 1e6:.1f} MB"
     if not variant["chunks"]:
         return f"{name}: {size}, not evaluated: the evaluation audio gives no chunk"
