@@ -2,7 +2,9 @@
 rule quantize:
     input:
         unpack(calibration_set),
-        model=ancient(config["model"]["encoder"]),
+        # Ancient: it is proved equal on every calibration set, so another set is no other model.
+        # What makes it another one is in the contract, and in the parameter `preparation`.
+        model=ancient(rules.prepare.output.model),
         contract=rules.inspect.output.contract,
         overlap=ancient(rules.overlap.output.table),
         lib=lib("quantize"),
@@ -25,6 +27,7 @@ rule quantize:
         work=lambda w, output: os.path.dirname(output.build),
         platform=config["platform"],
         context_size=context_size(),
+        preparation=config["preparation"],
         settings=lambda w: VARIANTS[w.variant],
     message:
         "Building variant {wildcards.variant} for {params.platform}: {params.settings}"

@@ -11,6 +11,7 @@ rule report:
         chunk_tables=rules.sample.input.tables,
         builds=expand(rules.quantize.output.build, variant=VARIANTS),
         evaluations=evaluations(),
+        long_streams=expand(rules.long_stream.output.stream, variant=VARIANTS),
         best=rules.choose.output.best,
         overlap=rules.overlap.output.table,
         scores=rules.score.output.scores if RECOGNIZER else [],

@@ -119,6 +119,7 @@ def as_frames(encoder_out: np.ndarray) -> np.ndarray:
 
 def evaluate_shard(
     model: str | Path,
+    prepared: str | Path,
     contract_file: str | Path,
     features: str | Path,
     work: str | Path,
@@ -132,6 +133,7 @@ def evaluate_shard(
 
     Args:
         model: the float encoder's ONNX file.
+        prepared: the ONNX file that the variant was built from.
         contract_file: its contract.
         features: the shard's feature file.
         work: the variant's folder, with build.json.
@@ -162,7 +164,7 @@ def evaluate_shard(
         simulator = None
         if total:  # else there is nothing to build one for
             simulator = rknn_toolkit.Simulator(
-                Path(model), contract, work, build["platform"], build["dtype"]
+                Path(prepared), contract, work, build["platform"], build["dtype"]
             )
         reference = OnnxEncoder(model, contract)
         compared = evaluate(reference, simulator, contract, utterances, one_step_chunks, total)

@@ -8,10 +8,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from zipquant import files, hybrid, isolation, rknn_file, rknn_toolkit, runtime, validation
+from zipquant import (
+    files,
+    hybrid,
+    isolation,
+    long_stream,
+    rknn_file,
+    rknn_toolkit,
+    runtime,
+    validation,
+)
 from zipquant.contract import Contract
 from zipquant.errors import ToolkitError
 from zipquant.rknn_toolkit import ENCODER, TOOLKIT
+from zipquant.streaming import OnnxEncoder
 
 BUILD = "build.json"
 """File of a variant's folder that tells how it was built, or why it could not be."""
@@ -64,7 +74,7 @@ def build_variant(
     The toolkit runs in a process of its own, which it may abort.
 
     Args:
-        model: the encoder's ONNX file.
+        model: the encoder's ONNX file, as `preparation` leaves it.
         contract_file: its contract.
         dataset: dataset.txt of the calibration set; not used for float16.
         work: the variant's folder.
@@ -120,10 +130,12 @@ def _build(
     """Run the toolkit, and return what build.json tells of the result."""
     quantized = dtype != "float16"
     means: dict[str, list[str]] = {}
+    left: list[str] = []
 
     def keep_float16(graph_file: Path, config_file: Path) -> None:
         graph = hybrid.Graph(graph_file)
         means.update(graph.running_means())
+        left.extend(graph.cumulative_sums)
         kept = graph.borders() if io_dtype == "float16" else []
         if running_mean == "float16":
             kept += [tensor for cone in means.values() for tensor in cone]
@@ -152,11 +164,22 @@ def _build(
             "the model, so the states cannot be handed on"
         )
     custom_string = rknn_file.custom_string(rknn)
+    # What the toolkit does to a float16 model cannot be seen, but its counters are float16.
+    counted = (
+        hybrid.Graph(model).running_means()
+        if not quantized
+        else running_mean == "float16" and means
+    )
+    limit = None
+    if counted:
+        limit = long_stream.counter_limit(OnnxEncoder(model, contract), contract)
     return {
         "platform": platform,
         "dtype": dtype,
         **({"algorithm": algorithm, "method": method, "io_dtype": io_dtype} if quantized else {}),
         **({"running_mean": running_mean, "running_means": list(means)} if means else {}),
+        **({"cumulative_sums": left} if quantized else {}),
+        "stream_limit": limit,
         "rknn_toolkit2": version("rknn-toolkit2"),
         "model_sha256": contract.sha256,
         "rknn_sha256": files.sha256(rknn),

@@ -38,6 +38,7 @@ def write(
     chunk_tables: Sequence[str | Path],
     builds: Sequence[str | Path],
     evaluations: Sequence[str | Path],
+    long_streams: Sequence[str | Path],
     best_file: str | Path,
     overlap: str | Path,
     scores: str | Path | None,
@@ -62,6 +63,7 @@ def write(
         chunk_tables: the Parquet chunk tables of all shards.
         builds: build.json of each variant.
         evaluations: the evaluation tables, all shards of the first variant, then of the second.
+        long_streams: of each variant what `long_stream.run` has written.
         best_file: which variant is the best, and why, written by `choice.write`.
         overlap: the TSV of evaluation audio that is also calibrated with.
         scores: the error rates, written by `scoring.write`; None where no text is made.
@@ -108,8 +110,10 @@ def write(
         tables = evaluations[position * shards : (position + 1) * shards]
         report["variants"][name] = {
             "build": files.read_json(build),
+            "long_stream": files.read_json(long_streams[position]),
             **_accuracy(pd.concat([pd.read_parquet(t) for t in tables]), contract),
         }
+    report["warnings"] += _drifts(report["variants"])
     report["summary"] = [_summary(name, variant) for name, variant in report["variants"].items()]
     report["summary"].append(f"best: {report['choice']['best']}: {report['choice']['why'][0]}")
     if report["recognition"]:
@@ -141,6 +145,28 @@ def write(
     for template, path in (("report.md.j2", markdown_file), ("report.html.j2", html_file)):
         files.write_text(path, environment.get_template(template).render(report | tables))
     files.write_text(summary_file, "\n".join(report["summary"]) + "\n")
+
+
+def _drifts(variants: Mapping[str, Any]) -> list[str]:
+    """Return what goes wrong with time in each variant, and how long its streams may be."""
+    found = []
+    for name, variant in variants.items():
+        stream = variant["long_stream"]
+        if stream["wrong"]:
+            losses = ", ".join(
+                f"{output} from {stream['outputs'][output]['first_db']:.1f} to "
+                f"{stream['outputs'][output]['last_db']:.1f} dB"
+                for output in stream["wrong"]
+            )
+            found.append(
+                f"{name} goes wrong with time, over a stream of {stream['seconds']:.0f} s: {losses}"
+            )
+        inexact = [counter for counter, exact in stream["counters"].items() if not exact]
+        if inexact:
+            found.append(f"{name} counts wrong: {', '.join(inexact)}")
+        if sums := variant["build"].get("cumulative_sums"):
+            found.append(f"{name} has CumSum left, which RK3588 boards compute wrong: {sums}")
+    return found
 
 
 def _overlap(path: str | Path) -> list[str]:
