@@ -15,8 +15,10 @@ include: "rules/index.smk"
 include: "rules/features.smk"
 include: "rules/traces.smk"
 include: "rules/calibration.smk"
+include: "rules/prepare.smk"
 include: "rules/quantize.smk"
 include: "rules/evaluation.smk"
+include: "rules/choice.smk"
 include: "rules/recognition.smk"
 include: "rules/report.smk"
 include: "rules/bundle.smk"
@@ -31,13 +33,15 @@ rule all:
     default_target: True
     input:
         rules.report.output,
-        rules.bundle.output if RECOGNIZER else [],
+        rules.bundle.output,
     message:
         "Everything is made"
 
 
 onsuccess:
     atexit.register(show_summary)
+    # A variant that could not be built is no failure of the run.
+    atexit.register(show_errors)
 
 
 onerror:

@@ -78,7 +78,9 @@ def measure(folder: Path, case: tuple, seed: int, output: Path) -> None:
     quantize.build_variant(MODEL, contract_file, dataset, work, *settings)
     shard = folder / "evaluation/kaldi.h5"
     found = work / "table.parquet"
-    evaluation.evaluate_shard(MODEL, contract_file, shard, work, found, work / "encoded.h5", 4)
+    evaluation.evaluate_shard(
+        MODEL, MODEL, contract_file, shard, work, found, work / "encoded.h5", 4
+    )
     scores = evaluation.summarize(pd.read_parquet(found), ["mode", "output"])
     scores[scores["output"] == "encoder_out"].to_csv(output, sep="\t", index=False)
 

@@ -3,9 +3,8 @@ rule bundle:
     input:
         **converted(),
         best=rules.choose.output.best,
-        scores=rules.score.output.scores,
+        scores=rules.score.output.scores if RECOGNIZER else [],
         builds=expand(rules.quantize.output.build, variant=VARIANTS),
-        encoders=expand(rules.quantize.output.rknn, variant=VARIANTS),
         tokens=recognizer_files().get("tokens", []),
         templates=templates("bundle.md"),
         lib=lib("bundle"),

@@ -18,6 +18,7 @@ from zipquant.errors import UserError
 STARTED = time.time()
 SETS = ("calibration", "evaluation")
 FLOAT = "float"
+LONG_AGO = 1  # in seconds since 1970
 
 
 wildcard_constraints:
@@ -143,6 +144,15 @@ def converted() -> dict[str, str]:
     return {part: result(f"recognizer/{part}.rknn") for part in ("decoder", "joiner")}
 
 
+def evaluations() -> list[str]:
+    """The evaluation tables, all shards of the first variant, then of the next."""
+    return [
+        result(f"evaluation/{variant}/{shard}.parquet")
+        for variant in VARIANTS
+        for shard in shards_of("evaluation")
+    ]
+
+
 def texts_of(*models: str) -> list[str]:
     """The texts of some models, all shards of the first, then of the next."""
     return [
@@ -237,6 +247,22 @@ def templates(*names: str) -> list[str]:
     return [os.path.relpath(SCRIPTS / f"zipquant/{name}.j2") for name in names]
 
 
+def build_failed_ones_again() -> None:
+    """Make Snakemake run the builds anew that failed in an earlier run, also in a dry run's plan.
+
+    A failure is recorded as a result, so that the other variants go on, but must not be kept as
+    one: the next run may have more memory, or another toolkit. Nor must a build whose encoder.rknn
+    has been deleted. With a time of long ago, their build.json is older than the rule's script.
+    """
+    for variant in VARIANTS:
+        build = Path(result(f"variants/{variant}/build.json"))
+        if not build.exists():
+            continue
+        encoder = build.with_name("encoder.rknn")
+        if not encoder.exists() or '"failure":' in build.read_text(errors="replace"):
+            os.utime(build, (LONG_AGO, LONG_AGO))
+
+
 def show_summary() -> None:
     """Print the report's lines, at exit, so that they come last."""
     summary = Path(result("report/summary.txt"))
@@ -283,5 +309,6 @@ except UserError as error:
     stop(error)
 
 if workflow.is_main_process:
+    build_failed_ones_again()
     for warning in WARNINGS:
         print(f"warning: {warning}", file=sys.stderr)

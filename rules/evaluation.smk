@@ -2,9 +2,9 @@
 rule evaluate:
     input:
         model=ancient(config["model"]["encoder"]),
+        prepared=ancient(rules.prepare.output.model),
         contract=rules.inspect.output.contract,
         features=result("features/evaluation/{shard}.h5"),
-        rknn=rules.quantize.output.rknn,
         build=rules.quantize.output.build,
         toolkit=rules.quantize.output.toolkit,
         overlap=ancient(rules.overlap.output.table),
@@ -28,3 +28,33 @@ rule evaluate:
         "Evaluating variant {wildcards.variant} on shard {wildcards.shard}"
     script:
         "../scripts/evaluate.py"
+
+
+# One stream longer than any that was calibrated with: which states go wrong with time.
+rule long_stream:
+    input:
+        model=ancient(config["model"]["encoder"]),
+        prepared=ancient(rules.prepare.output.model),
+        contract=rules.inspect.output.contract,
+        features=all_shards("evaluation", "features/{set}/{shard}.h5"),
+        build=rules.quantize.output.build,
+        toolkit=rules.quantize.output.toolkit,
+        lib=lib("long_stream"),
+    output:
+        stream=result("long_stream/{variant}.json"),
+    log:
+        log_of("long_stream/{variant}"),
+    benchmark:
+        benchmark_of("long_stream/{variant}")
+    conda:
+        "../envs/zipquant.yaml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+    params:
+        work=lambda w, input: os.path.dirname(input.build),
+        seconds=config["evaluation"]["long_stream"],
+    message:
+        "Running variant {wildcards.variant} over a stream of {params.seconds} s"
+    script:
+        "../scripts/long_stream.py"

@@ -87,6 +87,7 @@ rule lineage_build:
     input:
         **recognizer_files(),
         model=ancient(config["model"]["encoder"]),
+        prepared=ancient(rules.prepare.output.model),
         contract=rules.inspect.output.contract,
         dataset=rules.lineage_calibration.output.dataset,
         arrays=rules.lineage_calibration.output.arrays,

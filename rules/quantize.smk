@@ -2,12 +2,15 @@
 rule quantize:
     input:
         unpack(calibration_set),
-        model=ancient(config["model"]["encoder"]),
+        # Ancient: it is proved equal on every calibration set, so another set is no other model.
+        # What makes it another one is in the contract, and in the parameter `preparation`.
+        model=ancient(rules.prepare.output.model),
         contract=rules.inspect.output.contract,
         overlap=ancient(rules.overlap.output.table),
         lib=lib("quantize"),
     output:
-        rknn=result("variants/{variant}/encoder.rknn"),
+        # What the build has made, or why it failed. Beside it is encoder.rknn, but only if the
+        # toolkit could build one, so it is no output that Snakemake would insist on.
         build=result("variants/{variant}/build.json"),
         # From these the simulator is set up again without a second calibration.
         toolkit=directory(result("variants/{variant}/toolkit")),
@@ -21,9 +24,10 @@ rule quantize:
     resources:
         mem_mb=4000,
     params:
-        work=lambda w, output: os.path.dirname(output.rknn),
+        work=lambda w, output: os.path.dirname(output.build),
         platform=config["platform"],
         context_size=context_size(),
+        preparation=config["preparation"],
         settings=lambda w: VARIANTS[w.variant],
     message:
         "Building variant {wildcards.variant} for {params.platform}: {params.settings}"

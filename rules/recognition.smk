@@ -53,32 +53,6 @@ rule decode:
         "../scripts/decode.py"
 
 
-# Which variant has the lowest error rate.
-rule choose:
-    input:
-        **transcripts(),
-        texts=texts_of(FLOAT, *VARIANTS),
-        lib=lib("choose"),
-    output:
-        best=result("scores/best.json"),
-    log:
-        log_of("choose"),
-    benchmark:
-        benchmark_of("choose")
-    conda:
-        "../envs/zipquant.yaml"
-    threads: 1
-    resources:
-        mem_mb=1000,
-    params:
-        models=[FLOAT, *VARIANTS],
-        candidates=candidates(),
-    message:
-        "Choosing the best variant"
-    script:
-        "../scripts/choose.py"
-
-
 # Decoder and joiner for the NPU, in float16.
 rule convert:
     input:

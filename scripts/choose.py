@@ -1,14 +1,19 @@
-"""Choose the variant with the lowest error rate."""
+"""Choose the best variant by accuracy, then by size or speed."""
 
 from job import run
-from zipquant import scoring
+from zipquant import choice
 
 run(
     snakemake.log,
-    scoring.choose,
-    models=snakemake.params.models,
-    texts=snakemake.input.texts,
-    transcripts=snakemake.input.get("transcripts"),
+    choice.write,
+    variants=snakemake.params.variants,
     candidates=snakemake.params.candidates,
+    builds=snakemake.input.builds,
+    evaluations=snakemake.input.evaluations,
+    contract_file=snakemake.input.contract,
+    texts=snakemake.input.get("texts", []),
+    transcripts=snakemake.input.get("transcripts"),
+    prefer=snakemake.params.prefer,
+    loadable=snakemake.params.loadable,
     output=snakemake.output.best,
 )

@@ -7,6 +7,7 @@ run(
     snakemake.log,
     evaluation.evaluate_shard,
     model=snakemake.input.model,
+    prepared=snakemake.input.prepared,
     contract_file=snakemake.input.contract,
     features=snakemake.input.features,
     work=snakemake.params.work,

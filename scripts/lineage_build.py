@@ -7,6 +7,7 @@ run(
     snakemake.log,
     lineage.build,
     model=snakemake.input.model,
+    prepared=snakemake.input.prepared,
     contract_file=snakemake.input.contract,
     dataset=snakemake.input.dataset,
     features=snakemake.input.features,

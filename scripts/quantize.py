@@ -5,7 +5,7 @@ from zipquant import quantize
 
 run(
     snakemake.log,
-    quantize.build_variant,
+    quantize.attempt,
     model=snakemake.input.model,
     contract_file=snakemake.input.contract,
     dataset=snakemake.input.get("dataset"),

@@ -18,6 +18,8 @@ run(
     chunk_tables=snakemake.input.chunk_tables,
     builds=snakemake.input.builds,
     evaluations=snakemake.input.evaluations,
+    long_streams=snakemake.input.long_streams,
+    best_file=snakemake.input.best,
     overlap=snakemake.input.overlap,
     scores=snakemake.input.get("scores"),
     texts=snakemake.input.get("texts"),

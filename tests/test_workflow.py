@@ -60,6 +60,7 @@ def configure(project: Path, **changes) -> None:
     settings = {
         "audio": AUDIO,
         "calibration": {"rows": 12},
+        "evaluation": {"long_stream": 12},
     }
     (project / "my.yaml").write_text(yaml.safe_dump(settings | changes))
 
@@ -104,7 +105,11 @@ def test_whole_line_ends_with_a_built_model_and_figures(finished):
     assert types["x"] == "float16" and types["cached_len_0"] == "int64"
     build = json.loads((encoder.parent / "build.json").read_text())
     assert build["running_means"] == [f"new_cached_avg_{stack}" for stack in range(5)]
-    assert build["refusals"] == []
+    assert (build["refusals"], build["cumulative_sums"]) == ([], [])
+    assert build["stream_limit"]["state"] == "cached_len_0"
+    stream = json.loads((results / "long_stream/int8.json").read_text())
+    assert (stream["wrong"], set(stream["counters"].values())) == ([], {True})
+    assert len(stream["outputs"]["new_cached_avg_0"]["sqnr_db"]) == stream["chunks"] > 20
     report = json.loads((results / "report/report.json").read_text())
     # A wrong layout, a lost state or an uncalibrated model each fall far below these.
     for variant, least in (("int8", 25), ("fp16", 50)):
@@ -198,6 +203,7 @@ def test_second_run_does_nothing(finished):
     assert planned(finished) == {}
 
 
+AFTER_QUANTIZE = {"quantize": 1, "evaluate": 1, "long_stream": 1, "decode": 1}
 AFTER_DECODING = {"choose": 1, "decode_rknn": 1, "score": 1, "bundle": 1, "report": 1}
 
 
@@ -205,7 +211,7 @@ def test_one_more_wav_reruns_its_shard_and_what_follows(project):
     write_audio(project / "audio/calibration/new.wav", 2.0, 50)
     assert planned(project) == {
         **{"index": 1, "overlap": 1, "features": 1, "traces": 1, "sample": 1, "calibration": 1},
-        **{"quantize": 1, "evaluate": 1, "decode": 1},
+        **{"prepare": 1, "quantize": 1, "evaluate": 1, "long_stream": 1, "decode": 1},
         **AFTER_DECODING,
     }
 
@@ -214,6 +220,7 @@ def test_evaluation_audio_reruns_no_build(project):
     write_audio(project / "audio/evaluation/new.wav", 1.0, 51)
     assert planned(project) == {
         **{"index": 1, "overlap": 1, "features": 1, "encode": 1, "evaluate": 2, "decode": 3},
+        **{"long_stream": 2},
         **AFTER_DECODING,
     }
 
@@ -233,7 +240,7 @@ def test_changed_model_reruns_all_that_used_it(project):
     onnx.save(model, project / "models/demo/encoder.onnx")
     assert planned(project) == {
         **{"inspect": 1, "traces": len(shards(project)), "sample": 1, "calibration": 1},
-        **{"quantize": 2, "encode": 1, "evaluate": 2, "decode": 3},
+        **{"prepare": 1, "quantize": 2, "encode": 1, "evaluate": 2, "long_stream": 2, "decode": 3},
         **AFTER_DECODING,
     }
 
@@ -241,14 +248,20 @@ def test_changed_model_reruns_all_that_used_it(project):
 def test_other_seed_draws_anew_and_traces_nothing(project):
     configure(project, calibration={"rows": 12, "seed": 5})
     assert planned(project) == {
-        **{"sample": 1, "calibration": 1, "quantize": 1, "evaluate": 1, "decode": 1},
-        **AFTER_DECODING,
+        **AFTER_SAMPLE,
+        "sample": 1,
     }
 
 
 def test_changed_variant_rebuilds_it_alone(project):
     configure(project, variants={"int8": {"method": "layer"}})
-    assert planned(project) == {"quantize": 1, "evaluate": 1, "decode": 1, **AFTER_DECODING}
+    assert planned(project) == {**AFTER_QUANTIZE, **AFTER_DECODING}
+
+
+def test_other_preparation_prepares_and_builds_anew_and_traces_nothing(project):
+    configure(project, preparation={"fold_constants": False})
+    after = {rule: 2 * count for rule, count in AFTER_QUANTIZE.items()}
+    assert planned(project) == {"prepare": 1, **after, **AFTER_DECODING}
 
 
 def test_other_tokens_decode_anew_and_run_no_encoder(project):
@@ -320,7 +333,7 @@ def test_copied_project_reruns_nothing_and_jobs_do_not_grow_with_the_audio(proje
     }
 
 
-AFTER_SAMPLE = {"calibration": 1, "quantize": 1, "evaluate": 1, "decode": 1, **AFTER_DECODING}
+AFTER_SAMPLE = {"calibration": 1, "prepare": 1, **AFTER_QUANTIZE, **AFTER_DECODING}
 """What follows a new sample: the float16 variant and the float model are not concerned."""
 
 
@@ -538,6 +551,38 @@ def test_failed_build_leaves_no_model_and_a_plain_error(project):
     assert not (project / "results/variants/int8/encoder.rknn").exists()
 
 
+def test_variant_that_the_toolkit_fails_is_told_and_the_others_go_on(project):
+    """On this platform the toolkit really aborts its process at w8a16."""
+    stale = project / "results/variants/w8a16/encoder.rknn"
+    stale.parent.mkdir()
+    stale.write_bytes(b"RKNN of an earlier build")
+    failing = {"platform": "rk3562", "variants": {"fp16": None, "w8a16": {"dtype": "w8a16"}}}
+    configure(project, **failing)
+    done = run(project)
+    # Which way it dies depends on what it overwrites.
+    end = r"rknn-toolkit2 aborted the process \(SIG\w+\); its last words are in the log"
+    message = rf"^error: variant w8a16 could not be built: {end}$"
+    assert re.search(message, done.stderr, re.MULTILINE)
+    assert "(log: results/logs/quantize/w8a16.log)" in done.stderr
+    assert "rknn building" in (project / "results/logs/quantize/w8a16.log").read_text()
+    assert not stale.exists()
+    best = json.loads((project / "results/best.json").read_text())
+    assert (best["best"], list(best["failures"])) == ("int8", ["w8a16"])
+    report = json.loads((project / "results/report/report.json").read_text())
+    assert list(report["recognition"]["models"]) == ["float", "int8", "rknn"]
+    assert report["variants"]["w8a16"]["build"]["failure"] == best["failures"]["w8a16"]
+    assert "could not be built" in (project / "results/report/index.html").read_text()
+    assert "w8a16: could not be built" in (project / "results/report/summary.txt").read_text()
+    manifest = json.loads((project / "results/bundle/manifest.json").read_text())
+    assert (manifest["variant"], manifest["build"]["platform"]) == ("int8", "rk3562")
+    # A failure is tried again by the same command; what is built is not.
+    assert planned(project)["quantize"] == 1
+    configure(project, **failing | {"variants": {"int8": None, **failing["variants"]}})
+    done = snakemake(project)
+    assert done.returncode != 0
+    assert "error: no variant is left to choose from: w8a16 could not be built" in done.stderr
+
+
 @needs_shared_speech
 def test_real_speech_runs_through_by_config_alone(tmp_path):
     project = make_project(tmp_path / "project")
@@ -546,7 +591,7 @@ def test_real_speech_runs_through_by_config_alone(tmp_path):
         rows = "".join(f"{path.stem}\t{path}\n" for path in paths)
         (project / f"{name}.tsv").write_text(f"id\tpath\n{rows}")
     audio = {"calibration": "calibration.tsv", "evaluation": "evaluation.tsv"}
-    settings = {"evaluation": {"max_utterances": 1}, "calibration": {"rows": 60}}
+    settings = {"evaluation": {"max_utterances": 1, "long_stream": 0}, "calibration": {"rows": 60}}
     configure(project, audio=audio, variants={"fp16": None}, **settings)
     run(project)
     report = json.loads((project / "results/report/report.json").read_text())

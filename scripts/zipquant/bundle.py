@@ -8,17 +8,17 @@ from typing import Any
 
 import jinja2
 
-from zipquant import files, rknn_file, runtime
-from zipquant.errors import UserError
+from zipquant import evaluation, files, rknn_file, runtime
+from zipquant.rknn_toolkit import ENCODER
 
-ENCODER, DECODER, JOINER, TOKENS = "encoder.rknn", "decoder.rknn", "joiner.rknn", "tokens.txt"
+DECODER, JOINER, TOKENS = "decoder.rknn", "joiner.rknn", "tokens.txt"
 
 
 def write(
     best_file: str | Path,
-    scores_file: str | Path,
+    scores_file: str | Path | None,
     variants: Mapping[str, str | Path],
-    tokens: str | Path,
+    tokens: str | Path | None,
     decoder: str | Path | None,
     joiner: str | Path | None,
     folder: str | Path,
@@ -27,10 +27,10 @@ def write(
     """Copy the best variant and what belongs to it into a folder, with a manifest and a README.
 
     Args:
-        best_file: JSON that names the variant, written by `scoring.choose`.
-        scores_file: the error rates, written by `scoring.write`.
+        best_file: JSON that names the variant, written by `choice.write`.
+        scores_file: the error rates, written by `scoring.write`; None where no text is made.
         variants: build.json of each variant, with the encoder beside it.
-        tokens: the tokens file.
+        tokens: the tokens file; None where no text is made.
         decoder: the decoder's .rknn; None for a CTC model.
         joiner: the joiner's .rknn; None for a CTC model.
         folder: the folder to write.
@@ -39,11 +39,11 @@ def write(
     Raises:
         UserError: a file is not what its build has recorded.
     """
-    best = files.read_json(best_file)["best"]
+    choice = files.read_json(best_file)
+    best = choice["best"]
     build = files.read_json(variants[best])
     encoder = Path(variants[best]).with_name(ENCODER)
-    if files.sha256(encoder) != build["rknn_sha256"]:
-        raise UserError(f"{encoder} has been changed since it was built: delete it and run again")
+    evaluation.check_built(encoder.parent, build)
     folder = Path(folder)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -55,7 +55,8 @@ def write(
         "variant": best,
         "refusals": refusals(folder),
         "build": {key: value for key, value in build.items() if key not in ("inputs", "outputs")},
-        "accuracy": _accuracy(files.read_json(scores_file), best),
+        "choice": choice["why"],
+        "accuracy": _accuracy(files.read_json(scores_file), best) if scores_file else None,
         "files": {
             path.name: {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
             for path in sorted(folder.iterdir())

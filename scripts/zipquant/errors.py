@@ -6,3 +6,7 @@ class UserError(Exception):
 
     Every entry point prints it as one plain line, without a traceback.
     """
+
+
+class ToolkitError(UserError):
+    """rknn-toolkit2 failed at something that was right to ask: with other settings it may not."""

@@ -1,7 +1,8 @@
 """Accuracy of a built variant against the float model, chunk by chunk, output by output."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -118,6 +119,7 @@ def as_frames(encoder_out: np.ndarray) -> np.ndarray:
 
 def evaluate_shard(
     model: str | Path,
+    prepared: str | Path,
     contract_file: str | Path,
     features: str | Path,
     work: str | Path,
@@ -127,8 +129,11 @@ def evaluate_shard(
 ) -> None:
     """Evaluate a variant in the toolkit's simulator on a shard of the evaluation audio.
 
+    A variant that could not be built gives files without content.
+
     Args:
         model: the float encoder's ONNX file.
+        prepared: the ONNX file that the variant was built from.
         contract_file: its contract.
         features: the shard's feature file.
         work: the variant's folder, with build.json.
@@ -143,20 +148,23 @@ def evaluate_shard(
     contract = Contract.load(contract_file)
     work = Path(work)
     build = files.read_json(work / "build.json")
-    if files.sha256(work / "encoder.rknn") != build["rknn_sha256"]:
-        raise UserError(f"{work} has been changed since it was built: delete it and run again")
+    failed = "failure" in build
+    if not failed:
+        check_built(work, build)
     with (
         FrameReader(features) as reader,
         FrameWriter(encoded_file) as writer,
         files.atomic(table_file) as temporary,
         pyarrow.parquet.ParquetWriter(temporary, SCHEMA) as table,
     ):
+        if failed:
+            return
         total = sum(contract.chunk_count(count) for count in reader.frame_counts)
         utterances = ((name, reader.frames(i)) for i, name in enumerate(reader.ids))
         simulator = None
         if total:  # else there is nothing to build one for
             simulator = rknn_toolkit.Simulator(
-                Path(model), contract, work, build["platform"], build["dtype"]
+                Path(prepared), contract, work, build["platform"], build["dtype"]
             )
         reference = OnnxEncoder(model, contract)
         compared = evaluate(reference, simulator, contract, utterances, one_step_chunks, total)
@@ -164,6 +172,21 @@ def evaluate_shard(
             writer.add(utterance_id, encoded)
             columns = list(zip(*rows, strict=True)) or [()] * len(SCHEMA)
             table.write_table(pyarrow.table(columns, schema=SCHEMA))
+
+
+def check_built(work: str | Path, build: Mapping[str, Any]) -> None:
+    """Check that a variant's .rknn is what its build has made.
+
+    Args:
+        work: the variant's folder.
+        build: its build.json.
+
+    Raises:
+        UserError: it is not, or is gone.
+    """
+    rknn = Path(work) / rknn_toolkit.ENCODER
+    if not rknn.exists() or files.sha256(rknn) != build["rknn_sha256"]:
+        raise UserError(f"{rknn} has been changed since it was built: delete it and run again")
 
 
 def encode_shard(

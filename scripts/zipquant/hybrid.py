@@ -22,17 +22,32 @@ CONVERT = "exDataConvert"
 FLOAT16 = "float16"
 
 WEIGHTLESS = {
-    *("Add", "Cast", "Concat", "Div", "Expand", "Gather", "Mul", "Reciprocal", "Reshape"),
+    *(
+        "Add",
+        "Cast",
+        "Concat",
+        "Constant",
+        "Div",
+        "Expand",
+        "Gather",
+        "Mul",
+        "Reciprocal",
+        "Reshape",
+    ),
     *("Slice", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze", CONVERT),
 }
 """Operators that a running mean is made of, besides its CumSum."""
 
 
 class Graph:
-    """The toolkit's graph of a quantized encoder.
+    """The toolkit's graph of a quantized encoder, or the encoder's own.
 
     Args:
-        path: the `.model` file of the toolkit's first step.
+        path: the `.model` file of the toolkit's first step, or the encoder's ONNX file.
+
+    Attributes:
+        cumulative_sums: names of CumSum nodes. Some boards compute these wrong; the toolkit makes
+            convolutions of them, so that none should be left.
 
     Raises:
         UserError: the file is damaged.
@@ -46,6 +61,7 @@ class Graph:
                 f"{path} is damaged ({error}): delete the folder and run again"
             ) from None
         self._nodes = list(graph.node)
+        self.cumulative_sums = [n.name for n in graph.node if n.op_type == "CumSum"]
         self._outputs = [value.name for value in graph.output]
         self._producers = {name: node for node in graph.node for name in node.output}
         self._weights = {tensor.name: tensor for tensor in graph.initializer}
@@ -96,7 +112,9 @@ class Graph:
         return list(cone) if sums else []
 
     def _is_cumulative_sum(self, node: onnx.NodeProto) -> bool:
-        """Whether it is a 1x1 convolution with a triangle of ones."""
+        """Whether it is a 1x1 convolution with a triangle of ones, the toolkit's CumSum."""
+        if node.op_type == "CumSum":  # in a graph that the toolkit has not rewritten
+            return True
         if node.op_type != "Conv" or node.input[1] not in self._weights:
             return False
         shape = tuple(self._weights[node.input[1]].dims)

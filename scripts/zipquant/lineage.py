@@ -21,6 +21,7 @@ NPY_HEADER = 128
 
 def build(
     model: str | Path,
+    prepared: str | Path,
     contract_file: str | Path,
     dataset: str | Path,
     features: Sequence[str | Path],
@@ -38,6 +39,7 @@ def build(
 
     Args:
         model: the encoder's ONNX file.
+        prepared: the same as the toolkit gets it.
         contract_file: its contract.
         dataset: dataset.txt of the recipe.
         features: the feature files of the evaluation audio, all shards.
@@ -54,7 +56,7 @@ def build(
     work = Path(work)
     work.mkdir(parents=True, exist_ok=True)
     try:
-        quantize.build_variant(model, contract_file, dataset, work, platform, **settings)
+        quantize.build_variant(prepared, contract_file, dataset, work, platform, **settings)
     except UserError as error:
         reason = str(error).removeprefix(f"{dataset}: ")
         files.write_json(verdict_file, {"taken": False, "reason": reason})
@@ -64,7 +66,7 @@ def build(
         encoded = work / f"encoded/{name}.h5"
         table = work / f"evaluation/{name}.parquet"
         evaluation.evaluate_shard(
-            model, contract_file, shard, work, table, encoded, one_step_chunks
+            model, prepared, contract_file, shard, work, table, encoded, one_step_chunks
         )
         if recognizer:
             decoding.decode_shard_float(encoded, work / f"texts/{name}.tsv", **recognizer)

@@ -1,13 +1,59 @@
 """Building a variant: the toolkit called with everything checked before and after."""
 
+import shutil
+import sys
 import time
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
-from zipquant import files, hybrid, rknn_file, rknn_toolkit, runtime, validation
+from zipquant import (
+    files,
+    hybrid,
+    isolation,
+    long_stream,
+    rknn_file,
+    rknn_toolkit,
+    runtime,
+    validation,
+)
 from zipquant.contract import Contract
-from zipquant.errors import UserError
+from zipquant.errors import ToolkitError
+from zipquant.rknn_toolkit import ENCODER, TOOLKIT
+from zipquant.streaming import OnnxEncoder
+
+BUILD = "build.json"
+"""File of a variant's folder that tells how it was built, or why it could not be."""
+
+
+def attempt(work: str | Path, platform: str, dtype: str, **arguments) -> None:
+    """Build a variant as `build_variant` does; where the toolkit fails at it, record that instead.
+
+    So one variant's failure does not keep the others from being built and compared. build.json then
+    has a `failure`, one line, and there is no encoder.rknn. Rows that are not right are another
+    matter: they are wrong for every variant, and still end in an error.
+
+    Args:
+        work: the variant's folder, called as the variant.
+        platform: see `build_variant`.
+        dtype: see there.
+        arguments: the others of `build_variant`.
+
+    Raises:
+        UserError: the calibration set is not right, or a file is damaged.
+    """
+    work = Path(work)
+    try:
+        build_variant(work=work, platform=platform, dtype=dtype, **arguments)
+    except ToolkitError as error:
+        # The line that is repeated at the end of the run.
+        print(f"error: variant {work.name} could not be built: {error}", file=sys.stderr)
+        (work / ENCODER).unlink(missing_ok=True)
+        shutil.rmtree(work / TOOLKIT, ignore_errors=True)
+        (work / TOOLKIT).mkdir(parents=True)
+        record = {"platform": platform, "dtype": dtype, "failure": str(error)}
+        files.write_json(work / BUILD, record)
 
 
 def build_variant(
@@ -25,8 +71,10 @@ def build_variant(
 ) -> None:
     """Build one variant of the encoder: `work`/encoder.rknn, and `work`/build.json beside it.
 
+    The toolkit runs in a process of its own, which it may abort.
+
     Args:
-        model: the encoder's ONNX file.
+        model: the encoder's ONNX file, as `preparation` leaves it.
         contract_file: its contract.
         dataset: dataset.txt of the calibration set; not used for float16.
         work: the variant's folder.
@@ -40,21 +88,54 @@ def build_variant(
             metadata; None where there is no decoder.
 
     Raises:
-        UserError: the calibration set is not right, or the toolkit failed.
+        UserError: the calibration set is not right, or a file is damaged.
+        ToolkitError: the toolkit failed.
     """
+    work = Path(work)
+    (work / ENCODER).unlink(missing_ok=True)  # must not outlive a rebuild that fails
     contract = Contract.load(contract_file)
     if context_size:
         metadata = contract.metadata | {"context_size": str(context_size)}
         contract = replace(contract, metadata=metadata)
-    work = Path(work)
-    quantized = dtype != "float16"
-    if quantized:
+    if dtype != "float16":
         validation.check(dataset, contract)
+    record = isolation.call(
+        _build,
+        model=Path(model),
+        contract=contract,
+        dataset=dataset,
+        work=work,
+        platform=platform,
+        dtype=dtype,
+        algorithm=algorithm,
+        method=method,
+        io_dtype=io_dtype,
+        running_mean=running_mean,
+    )
+    files.write_json(work / BUILD, record)
+
+
+def _build(
+    model: Path,
+    contract: Contract,
+    dataset: str | Path | None,
+    work: Path,
+    platform: str,
+    dtype: str,
+    algorithm: str,
+    method: str,
+    io_dtype: str,
+    running_mean: str,
+) -> dict[str, Any]:
+    """Run the toolkit, and return what build.json tells of the result."""
+    quantized = dtype != "float16"
     means: dict[str, list[str]] = {}
+    left: list[str] = []
 
     def keep_float16(graph_file: Path, config_file: Path) -> None:
         graph = hybrid.Graph(graph_file)
         means.update(graph.running_means())
+        left.extend(graph.cumulative_sums)
         kept = graph.borders() if io_dtype == "float16" else []
         if running_mean == "float16":
             kept += [tensor for cone in means.values() for tensor in cone]
@@ -62,7 +143,7 @@ def build_variant(
 
     start = time.monotonic()
     rknn_toolkit.build(
-        model=Path(model),
+        model=model,
         contract=contract,
         dataset=Path(dataset) if quantized else None,
         work=work,
@@ -73,21 +154,32 @@ def build_variant(
         float16=keep_float16,
     )
     seconds = time.monotonic() - start
-    rknn = work / "encoder.rknn"
+    rknn = work / ENCODER
     types = rknn_file.io_types(rknn)
     inputs = [tensor.name for tensor in contract.inputs]
     missing = sorted({*inputs, *contract.outputs} - set(types))
     if missing:
-        raise UserError(
+        raise ToolkitError(
             f"{rknn} lacks {', '.join(missing)}: rknn-toolkit2 has dropped inputs or outputs of "
             "the model, so the states cannot be handed on"
         )
     custom_string = rknn_file.custom_string(rknn)
-    record = {
+    # What the toolkit does to a float16 model cannot be seen, but its counters are float16.
+    counted = (
+        hybrid.Graph(model).running_means()
+        if not quantized
+        else running_mean == "float16" and means
+    )
+    limit = None
+    if counted:
+        limit = long_stream.counter_limit(OnnxEncoder(model, contract), contract)
+    return {
         "platform": platform,
         "dtype": dtype,
         **({"algorithm": algorithm, "method": method, "io_dtype": io_dtype} if quantized else {}),
         **({"running_mean": running_mean, "running_means": list(means)} if means else {}),
+        **({"cumulative_sums": left} if quantized else {}),
+        "stream_limit": limit,
         "rknn_toolkit2": version("rknn-toolkit2"),
         "model_sha256": contract.sha256,
         "rknn_sha256": files.sha256(rknn),
@@ -98,4 +190,3 @@ def build_variant(
         "inputs": {name: types[name] for name in inputs},
         "outputs": {name: types[name] for name in contract.outputs},
     }
-    files.write_json(work / "build.json", record)

@@ -38,6 +38,8 @@ def write(
     chunk_tables: Sequence[str | Path],
     builds: Sequence[str | Path],
     evaluations: Sequence[str | Path],
+    long_streams: Sequence[str | Path],
+    best_file: str | Path,
     overlap: str | Path,
     scores: str | Path | None,
     texts: str | Path | None,
@@ -61,6 +63,8 @@ def write(
         chunk_tables: the Parquet chunk tables of all shards.
         builds: build.json of each variant.
         evaluations: the evaluation tables, all shards of the first variant, then of the second.
+        long_streams: of each variant what `long_stream.run` has written.
+        best_file: which variant is the best, and why, written by `choice.write`.
         overlap: the TSV of evaluation audio that is also calibrated with.
         scores: the error rates, written by `scoring.write`; None where no text is made.
         texts: the texts of all models, written by `scoring.write`; None where no text is made.
@@ -97,6 +101,7 @@ def write(
         },
         "warnings": [*warnings, *_overlap(overlap)],
         "recognition": files.read_json(scores) if scores else None,
+        "choice": files.read_json(best_file),
         "variants": {},
         "settings": settings,
         "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
@@ -105,9 +110,12 @@ def write(
         tables = evaluations[position * shards : (position + 1) * shards]
         report["variants"][name] = {
             "build": files.read_json(build),
+            "long_stream": files.read_json(long_streams[position]),
             **_accuracy(pd.concat([pd.read_parquet(t) for t in tables]), contract),
         }
+    report["warnings"] += _drifts(report["variants"])
     report["summary"] = [_summary(name, variant) for name, variant in report["variants"].items()]
+    report["summary"].append(f"best: {report['choice']['best']}: {report['choice']['why'][0]}")
     if report["recognition"]:
         report["summary"].append(_recognition_summary(report["recognition"]))
     files.write_json(json_file, _finite(report))
@@ -129,6 +137,7 @@ def write(
         "metric": METRICS[report["recognition"]["unit"]] if scores else "",
         "few": FEW,
         "most": MOST,
+        "built": [n for n, v in report["variants"].items() if "failure" not in v["build"]],
         "output_names": contract.outputs,
         "figures": _columns(report, "outputs", "output"),
         "drift": _columns(report, "by_chunk", "chunk", [evaluation.FREE_RUNNING]),
@@ -136,6 +145,28 @@ def write(
     for template, path in (("report.md.j2", markdown_file), ("report.html.j2", html_file)):
         files.write_text(path, environment.get_template(template).render(report | tables))
     files.write_text(summary_file, "\n".join(report["summary"]) + "\n")
+
+
+def _drifts(variants: Mapping[str, Any]) -> list[str]:
+    """Return what goes wrong with time in each variant, and how long its streams may be."""
+    found = []
+    for name, variant in variants.items():
+        stream = variant["long_stream"]
+        if stream["wrong"]:
+            losses = ", ".join(
+                f"{output} from {stream['outputs'][output]['first_db']:.1f} to "
+                f"{stream['outputs'][output]['last_db']:.1f} dB"
+                for output in stream["wrong"]
+            )
+            found.append(
+                f"{name} goes wrong with time, over a stream of {stream['seconds']:.0f} s: {losses}"
+            )
+        inexact = [counter for counter, exact in stream["counters"].items() if not exact]
+        if inexact:
+            found.append(f"{name} counts wrong: {', '.join(inexact)}")
+        if sums := variant["build"].get("cumulative_sums"):
+            found.append(f"{name} has CumSum left, which RK3588 boards compute wrong: {sums}")
+    return found
 
 
 def _overlap(path: str | Path) -> list[str]:
@@ -251,6 +282,8 @@ def _columns(
 
 
 def _summary(name: str, variant: Mapping[str, Any]) -> str:
+    if "failure" in variant["build"]:
+        return f"{name}: could not be built: {variant['build']['failure']}"
     size = f"{variant['build']['bytes'] / 1e6:.1f} MB"
     if not variant["chunks"]:
         return f"{name}: {size}, not evaluated: the evaluation audio gives no chunk"

@@ -64,7 +64,7 @@ def decode_shard(
     """Make text of the best variant's encoder outputs, with decoder and joiner in the simulator.
 
     Args:
-        best_file: JSON that names the variant, written by `scoring.choose`.
+        best_file: JSON that names the variant, written by `choice.write`.
         encoded: the frame file of encoder outputs of each variant.
         output: the table to write, see `decoding.read_texts`.
         tokens: the tokens file.

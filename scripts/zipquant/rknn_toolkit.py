@@ -15,11 +15,14 @@ from rknn.api import RKNN
 
 from zipquant import files
 from zipquant.contract import Contract, Tensor
-from zipquant.errors import UserError
+from zipquant.errors import ToolkitError, UserError
 from zipquant.recognizer import Part
 
 MAGIC = b"RKNN"
 """What every .rknn file starts with."""
+
+ENCODER = "encoder.rknn"
+"""File of a variant's folder that the board takes."""
 
 TOOLKIT = "toolkit"
 """Folder, beside the .rknn, of the files that the first step of a quantized build leaves."""
@@ -65,7 +68,7 @@ def build(
             what stays in float16.
 
     Raises:
-        UserError: a step of the toolkit failed.
+        ToolkitError: a step of the toolkit failed.
     """
     work = work.resolve()
     (work / TOOLKIT).mkdir(parents=True, exist_ok=True)
@@ -87,7 +90,7 @@ def build(
         rknn = _step2(work)
     else:
         rknn = _build_float16(model, contract, platform)
-    _export(rknn, work / "encoder.rknn")
+    _export(rknn, work / ENCODER)
     rknn.release()
 
 
@@ -200,7 +203,7 @@ def _export(rknn: RKNN, path: Path) -> None:
         _run(rknn.export_rknn, str(temporary))
         with open(temporary, "rb") as file:
             if file.read(len(MAGIC)) != MAGIC:
-                raise UserError(f"rknn-toolkit2 wrote to {path} what is no .rknn")
+                raise ToolkitError(f"rknn-toolkit2 wrote to {path} what is no .rknn")
 
 
 def _simulator_failed() -> UserError:
@@ -238,6 +241,6 @@ def _run(step: Callable[..., int], *arguments, **options) -> None:
     except Exception as error:
         # The text is the toolkit's own traceback, with the cause in its last line.
         cause = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        raise UserError(f"rknn-toolkit2's {step.__name__} failed: {cause[0].strip()}") from None
+        raise ToolkitError(f"rknn-toolkit2's {step.__name__} failed: {cause[0].strip()}") from None
     if code != 0:
-        raise UserError(f"rknn-toolkit2's {step.__name__} failed; its last words are in the log")
+        raise ToolkitError(f"rknn-toolkit2's {step.__name__} failed; its last words are in the log")

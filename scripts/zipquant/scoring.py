@@ -1,6 +1,6 @@
 """Word and character error rates of texts, with confidence intervals."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,29 +179,16 @@ def score(texts: Mapping[str, Mapping[str, str]], references: Mapping[str, str])
             figures["same"] = share([a == b for a, b in zip(own, got, strict=True)])
         models[model] = figures
     return {
-        "unit": "character" if vocabulary.is_unspaced("".join(spoken or own)) else "word",
+        "unit": unit_of(spoken or own),
         "utterances": len(utterances),
         "transcribed": len(transcribed),
         "models": models,
     }
 
 
-def best(scores: Mapping[str, Any], candidates: Sequence[str]) -> str:
-    """Return the model with the lowest error rate.
-
-    Against the transcripts, then against the float model's text; of equals the first.
-
-    Args:
-        scores: what `score` returns.
-        candidates: models to choose from.
-    """
-
-    def rates(model: str) -> tuple[float, float]:
-        figures, unit = scores["models"][model], scores["unit"]
-        transcript = figures["transcript"]
-        return transcript[unit]["rate"] if transcript else 0.0, figures["float"][unit]["rate"]
-
-    return min(candidates, key=rates)
+def unit_of(texts: Iterable[str]) -> str:
+    """Return in what errors are counted: in characters where a script has no spaces, or words."""
+    return "character" if vocabulary.is_unspaced("".join(texts)) else "word"
 
 
 def read_references(source: str | Path | None) -> dict[str, str]:
@@ -209,27 +196,6 @@ def read_references(source: str | Path | None) -> dict[str, str]:
     if source is None:
         return {}
     return {entry.id: entry.text for entry in manifest.read(str(source)) if entry.text}
-
-
-def choose(
-    models: Sequence[str],
-    texts: Sequence[str | Path],
-    transcripts: str | Path | None,
-    candidates: Sequence[str],
-    output: str | Path,
-) -> None:
-    """Write the name of the best of some models as JSON.
-
-    Args:
-        models: names of the models.
-        texts: tables of `decoding.decode_shard`, all shards of the first model, then of the next.
-        transcripts: the evaluation manifest, or None.
-        candidates: models to choose from.
-        output: the file to write.
-    """
-    found = _read(models, texts)
-    scores = score(found, read_references(transcripts))
-    files.write_json(output, {"best": best(scores, candidates)})
 
 
 def write(
@@ -246,13 +212,16 @@ def write(
         models: names of the models.
         texts: tables of `decoding.decode_shard`, all shards of the first model, then of the next.
         transcripts: the evaluation manifest, or None.
-        best_file: what `choose` has written.
+        best_file: what `choice.write` has written; variants that could not be built are left out.
         scores_file: what `score` returns, and the name of the `best` variant.
         table_file: one row an utterance: its id, transcript, and the text of each model.
     """
-    found = _read(models, texts)
+    choice = files.read_json(best_file)
+    found = read(models, texts)
+    for name in choice["failures"]:
+        found.pop(name, None)
     references = read_references(transcripts)
-    scores = score(found, references) | files.read_json(best_file)
+    scores = score(found, references) | {"best": choice["best"]}
     files.write_json(scores_file, scores)
     with files.tsv_writer(table_file) as table:
         table.writerow(["utterance", "transcript", *found])
@@ -261,7 +230,13 @@ def write(
             table.writerow([name, references.get(name, ""), *row])
 
 
-def _read(models: Sequence[str], texts: Sequence[str | Path]) -> dict[str, dict[str, str]]:
+def read(models: Sequence[str], texts: Sequence[str | Path]) -> dict[str, dict[str, str]]:
+    """Return text by utterance id, by model.
+
+    Args:
+        models: names of the models.
+        texts: tables of `decoding.decode_shard`, all shards of the first model, then of the next.
+    """
     shards = len(texts) // len(models)
     return {
         model: decoding.read_texts(texts[position * shards : (position + 1) * shards])

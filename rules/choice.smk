@@ -1,0 +1,28 @@
+# Which variant is the best, and why.
+rule choose:
+    input:
+        **transcripts(),
+        contract=rules.inspect.output.contract,
+        builds=expand(rules.quantize.output.build, variant=VARIANTS),
+        evaluations=evaluations(),
+        texts=texts_of(FLOAT, *VARIANTS) if RECOGNIZER else [],
+        lib=lib("choose"),
+    output:
+        best=result("best.json"),
+    log:
+        log_of("choose"),
+    benchmark:
+        benchmark_of("choose")
+    conda:
+        "../envs/zipquant.yaml"
+    threads: 1
+    resources:
+        mem_mb=1000,
+    params:
+        **config["choose"],
+        variants=list(VARIANTS),
+        candidates=candidates(),
+    message:
+        "Choosing the best variant"
+    script:
+        "../scripts/choose.py"
