@@ -94,9 +94,11 @@ def all_shards(name: str, pattern: str) -> list[str]:
 
 def calibration_set(wildcards) -> dict[str, str]:
     """What a variant is calibrated with: nothing, where it is not quantized."""
-    if VARIANTS[wildcards.variant]["dtype"] == "float16":
+    settings = VARIANTS[wildcards.variant]
+    if settings["dtype"] == "float16":
         return {}
-    return dict(rules.calibration.output.items())
+    ranked = {"sample": rules.sample.output.sample} if "rows" in settings else {}
+    return {**rules.calibration.output, **ranked}
 
 
 def recognizer_files() -> dict[str, str]:

@@ -225,27 +225,29 @@ def zipformer2_like_encoder(
     return path
 
 
-def tiny_ctc(path: Path, tokens: int) -> Path:
+def tiny_ctc(path: Path, tokens: int, batch: str | int = "N", counter: str = "int64") -> Path:
     """Write a streaming CTC model with Zipformer2's interface, as sherpa-onnx loads it.
 
     Its log probabilities are those of `tokens` mel bins of every fourth frame: not speech
-    recognition, but each chunk gives many different tokens, some over its border.
+    recognition, but each chunk gives many different tokens, some over its border. Half of each
+    state fades with every chunk, and something is added.
     """
     value = helper.make_tensor_value_info
     shapes = {
-        "cached_key_0": [4, "N", 8],
-        "cached_nonlin_attn_0": [1, "N", 4, 12],
-        "cached_val1_0": [4, "N", 8],
-        "cached_val2_0": [4, "N", 8],
-        "cached_conv1_0": ["N", 16, 15],
-        "cached_conv2_0": ["N", 16, 15],
-        "embed_states": ["N", 128, 3, 19],
+        "cached_key_0": [4, batch, 8],
+        "cached_nonlin_attn_0": [1, batch, 4, 12],
+        "cached_val1_0": [4, batch, 8],
+        "cached_val2_0": [4, batch, 8],
+        "cached_conv1_0": [batch, 16, 15],
+        "cached_conv2_0": [batch, 16, 15],
+        "embed_states": [batch, 128, 3, 19],
     }
     states = [(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
-    states.append(("processed_lens", TensorProto.INT64, ["N"]))
-    inputs = [value("x", TensorProto.FLOAT, ["N", 45, 80])]
+    count_type = helper.np_dtype_to_tensor_dtype(np.dtype(counter))
+    states.append(("processed_lens", count_type, [batch]))
+    inputs = [value("x", TensorProto.FLOAT, [batch, 45, 80])]
     inputs += [value(*state) for state in states]
-    outputs = [value("log_probs", TensorProto.FLOAT, ["N", 8, tokens])]
+    outputs = [value("log_probs", TensorProto.FLOAT, [batch, 8, tokens])]
     outputs += [value(f"new_{name}", *kind) for name, *kind in states]
     constants = [
         helper.make_tensor(name, TensorProto.INT64, [len(numbers)], numbers)
@@ -254,13 +256,22 @@ def tiny_ctc(path: Path, tokens: int) -> Path:
             "end": [32, 10 + tokens],
             "axes": [1, 2],
             "steps": [4, 1],
-            "shift": [32],
         }.items()
     ]
+    constants.append(numpy_helper.from_array(np.array([32], dtype=counter), "shift"))
+    constants.append(numpy_helper.from_array(np.array(0.5, dtype="f4"), "half"))
+    random = np.random.default_rng(11)
+    for name, shape in shapes.items():
+        fresh = random.normal(size=[1 if size == batch else size for size in shape]).astype("f4")
+        constants.append(numpy_helper.from_array(fresh, f"{name}_fresh"))
     nodes = [
         helper.make_node("Slice", ["x", "start", "end", "axes", "steps"], ["bins"]),
         helper.make_node("LogSoftmax", ["bins"], ["log_probs"], axis=2),
-        *(helper.make_node("Identity", [name], [f"new_{name}"]) for name in shapes),
+        *(helper.make_node("Mul", [name, "half"], [f"{name}_halved"]) for name in shapes),
+        *(
+            helper.make_node("Add", [f"{name}_halved", f"{name}_fresh"], [f"new_{name}"])
+            for name in shapes
+        ),
         helper.make_node("Add", ["processed_lens", "shift"], ["new_processed_lens"]),
     ]
     graph = helper.make_graph(nodes, "ctc", inputs, outputs, constants)

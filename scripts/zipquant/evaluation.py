@@ -155,8 +155,9 @@ def evaluate_shard(
         utterances = ((name, reader.frames(i)) for i, name in enumerate(reader.ids))
         simulator = None
         if total:  # else there is nothing to build one for
+            settings = {key: build[key] for key in ("algorithm", "method") if key in build}
             simulator = rknn_toolkit.Simulator(
-                Path(model), contract, work, build["platform"], build["dtype"]
+                Path(model), contract, work, build["platform"], build["dtype"], **settings
             )
         reference = OnnxEncoder(model, contract)
         compared = evaluate(reference, simulator, contract, utterances, one_step_chunks, total)

@@ -5,7 +5,16 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-from zipquant import files, hybrid, rknn_file, rknn_toolkit, runtime, validation
+from zipquant import (
+    files,
+    hybrid,
+    platforms,
+    rknn_file,
+    rknn_toolkit,
+    runtime,
+    subset,
+    validation,
+)
 from zipquant.contract import Contract
 from zipquant.errors import UserError
 
@@ -21,6 +30,8 @@ def build_variant(
     method: str = "channel",
     io_dtype: str = "float16",
     running_mean: str = "float16",
+    rows: int | None = None,
+    sample: str | Path | None = None,
     context_size: int | None = None,
 ) -> None:
     """Build one variant of the encoder: `work`/encoder.rknn, and `work`/build.json beside it.
@@ -31,11 +42,13 @@ def build_variant(
         dataset: dataset.txt of the calibration set; not used for float16.
         work: the variant's folder.
         platform: the NPU, such as `rk3588`.
-        dtype: `w8a8` or `float16`.
-        algorithm: `normal`, `kl_divergence` or `mmse`.
-        method: `channel` or `layer`.
+        dtype: `w8a8`, `w4a16` or `float16`, as far as the platform has it.
+        algorithm: `normal`, `kl_divergence`, `mmse` or `gdq`, as far as they go with the type.
+        method: `channel`, `layer` or `group32`, as far as they go with the type.
         io_dtype: `float16` or `int8`, the type of the inputs and outputs that are not counters.
         running_mean: `float16` or `int8`, how running means among the states are computed.
+        rows: how many rows of the calibration set to take; None for all.
+        sample: the table of the set's rows; used with `rows` alone.
         context_size: tokens that the decoder looks back, which sherpa-onnx reads from the encoder's
             metadata; None where there is no decoder.
 
@@ -47,12 +60,16 @@ def build_variant(
         metadata = contract.metadata | {"context_size": str(context_size)}
         contract = replace(contract, metadata=metadata)
     work = Path(work)
-    quantized = dtype != "float16"
+    quantized = dtype != platforms.FLOAT16
     if quantized:
         validation.check(dataset, contract)
+        taken = work / rknn_toolkit.TOOLKIT / rknn_toolkit.DATASET
+        subset.take(dataset, sample, rows, taken)
     means: dict[str, list[str]] = {}
 
     def keep_float16(graph_file: Path, config_file: Path) -> None:
+        if platforms.keeps_float16(dtype):
+            return
         graph = hybrid.Graph(graph_file)
         means.update(graph.running_means())
         kept = graph.borders() if io_dtype == "float16" else []
@@ -64,7 +81,7 @@ def build_variant(
     rknn_toolkit.build(
         model=Path(model),
         contract=contract,
-        dataset=Path(dataset) if quantized else None,
+        dataset=taken if quantized else None,
         work=work,
         platform=platform,
         dtype=dtype,
@@ -87,6 +104,7 @@ def build_variant(
         "platform": platform,
         "dtype": dtype,
         **({"algorithm": algorithm, "method": method, "io_dtype": io_dtype} if quantized else {}),
+        **({"rows": rows} if rows else {}),
         **({"running_mean": running_mean, "running_means": list(means)} if means else {}),
         "rknn_toolkit2": version("rknn-toolkit2"),
         "model_sha256": contract.sha256,

@@ -3,9 +3,11 @@
 An int8 model is built in the two steps of the toolkit's hybrid quantization. The first leaves the
 quantized graph and its parameters as files. What stays in float16 is entered there. The second step
 makes from them the .rknn as well as a model that the simulator runs, with no second calibration.
-The toolkit cannot simulate an .rknn that was loaded from a file.
+The toolkit cannot simulate an .rknn that was loaded from a file. The algorithm gdq has no two
+steps: it is built at once, and again for the simulator.
 """
 
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import chdir
 from pathlib import Path
@@ -13,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from rknn.api import RKNN
 
-from zipquant import files
+from zipquant import counters, files, platforms
 from zipquant.contract import Contract, Tensor
 from zipquant.errors import UserError
 from zipquant.recognizer import Part
@@ -23,6 +25,9 @@ MAGIC = b"RKNN"
 
 TOOLKIT = "toolkit"
 """Folder, beside the .rknn, of the files that the first step of a quantized build leaves."""
+
+DATASET = "dataset.txt"
+"""The rows that a variant is calibrated with, in that folder; gdq reads them for each simulator."""
 
 
 def custom_string(metadata: Mapping[str, str]) -> str:
@@ -55,38 +60,32 @@ def build(
     Args:
         model: the encoder's ONNX file.
         contract: its contract.
-        dataset: dataset.txt of the calibration set; None for a float16 model.
+        dataset: dataset.txt of the rows to calibrate with; None for a float16 model.
         work: a folder for this build alone; its subfolder `toolkit` keeps the first step's files.
         platform: the toolkit's name of the NPU, such as `rk3588`.
         dtype: `float16`, or the toolkit's quantized type such as `w8a8`.
-        algorithm: how ranges are chosen: `normal`, `kl_divergence`, `mmse`.
-        method: `channel` or `layer`: what shares a scale in the weights.
+        algorithm: how ranges are chosen, see `platforms.PLATFORMS`.
+        method: what shares a scale in the weights, see `platforms.PLATFORMS`.
         float16: is called with the `.model` and the `.cfg` file of the first step, to enter there
-            what stays in float16.
+            what stays in float16. Not for gdq, which has no two steps, and needs none: what is not
+            weights is float16 as it is.
 
     Raises:
         UserError: a step of the toolkit failed.
     """
     work = work.resolve()
     (work / TOOLKIT).mkdir(parents=True, exist_ok=True)
-    if dataset:
+    if dtype == platforms.FLOAT16 or algorithm == platforms.GDQ:
+        rknn = _build_at_once(model, contract, dataset, platform, dtype, algorithm, method)
+    else:
         dataset = dataset.resolve()
-        rknn = _load_encoder(
-            model,
-            contract,
-            platform,
-            quantized_dtype=dtype,
-            quantized_algorithm=algorithm,
-            quantized_method=method,
-        )
+        rknn = _load_encoder(model, contract, platform, dtype, algorithm, method)
         # The toolkit writes the first step's files into the current directory.
         with chdir(work / TOOLKIT):
             _run(rknn.hybrid_quantization_step1, dataset=str(dataset))
         rknn.release()
         float16(*(Path(_only(work / TOOLKIT, suffix)) for suffix in (".model", ".cfg")))
         rknn = _step2(work)
-    else:
-        rknn = _build_float16(model, contract, platform)
     _export(rknn, work / "encoder.rknn")
     rknn.release()
 
@@ -100,13 +99,26 @@ class Simulator:
         work: the folder that `build` has filled.
         platform: the platform it was built for.
         dtype: the type it was built with.
+        algorithm: the algorithm it was built with.
+        method: the method it was built with.
     """
 
-    def __init__(self, model: Path, contract: Contract, work: Path, platform: str, dtype: str):
-        if dtype == "float16":
-            self._rknn = _build_float16(model, contract, platform)
+    def __init__(
+        self,
+        model: Path,
+        contract: Contract,
+        work: Path,
+        platform: str,
+        dtype: str,
+        algorithm: str = "normal",
+        method: str = "channel",
+    ):
+        work = work.resolve()
+        if dtype == platforms.FLOAT16 or algorithm == platforms.GDQ:
+            rows = work / TOOLKIT / DATASET
+            self._rknn = _build_at_once(model, contract, rows, platform, dtype, algorithm, method)
         else:
-            self._rknn = _step2(work.resolve())
+            self._rknn = _step2(work)
         _run(self._rknn.init_runtime)
         # Without it the toolkit takes 4-D states as NHWC.
         self._layout = ["nchw"] * len(contract.inputs)
@@ -116,7 +128,9 @@ class Simulator:
         self, x: np.ndarray, states: Sequence[np.ndarray]
     ) -> tuple[np.ndarray, list[np.ndarray]]:
         """Run one chunk of one utterance; see `streaming.Encoder.run`."""
-        outputs = self._rknn.inference(inputs=[x, *states], data_format=self._layout)
+        # Counters of 32 bits have become such of 64 in the build.
+        wide = [s.astype(np.int64) if s.dtype == np.int32 else s for s in states]
+        outputs = self._rknn.inference(inputs=[x, *wide], data_format=self._layout)
         if outputs is None:
             raise _simulator_failed()
         encoder_out, *new_states = outputs
@@ -138,7 +152,7 @@ class Network:
     """
 
     def __init__(self, part: Part, platform: str):
-        self._rknn = _load(Path(part.path), part.inputs, platform, part.metadata)
+        self._rknn = _load(Path(part.path), part.inputs, None, platform, part.metadata)
         _run(self._rknn.build, do_quantization=False)
         self._running = False
 
@@ -164,6 +178,7 @@ class Network:
 def _load(
     model: Path,
     inputs: Sequence[Tensor],
+    outputs: Sequence[str] | None,
     platform: str,
     metadata: Mapping[str, str],
     **quantization: str,
@@ -175,23 +190,54 @@ def _load(
         custom_string=custom_string(metadata),
         **quantization,
     )
-    _run(
-        rknn.load_onnx,
-        str(model.resolve()),
-        inputs=[tensor.name for tensor in inputs],
-        # Fixes the batch axis, which the toolkit does not take as a variable.
-        input_size_list=[list(tensor.shape) for tensor in inputs],
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        if any(tensor.dtype == "int32" for tensor in inputs):
+            narrow, model = model, Path(folder) / model.name
+            counters.widen(narrow, model)
+        _run(
+            rknn.load_onnx,
+            str(model.resolve()),
+            inputs=[tensor.name for tensor in inputs],
+            # Fixes the batch axis, which the toolkit does not take as a variable.
+            input_size_list=[list(tensor.shape) for tensor in inputs],
+            # The runtime hands each state on by its position, whatever the order in the ONNX file.
+            outputs=list(outputs) if outputs else None,
+        )
     return rknn
 
 
-def _load_encoder(model: Path, contract: Contract, platform: str, **quantization: str) -> RKNN:
-    return _load(model, contract.inputs, platform, contract.metadata, **quantization)
+def _load_encoder(
+    model: Path, contract: Contract, platform: str, dtype: str, algorithm: str, method: str
+) -> RKNN:
+    quantization = {
+        "quantized_dtype": dtype,
+        "quantized_algorithm": algorithm,
+        "quantized_method": method,
+    }
+    return _load(
+        model,
+        contract.inputs,
+        contract.outputs,
+        platform,
+        contract.metadata,
+        **({} if dtype == platforms.FLOAT16 else quantization),
+    )
 
 
-def _build_float16(model: Path, contract: Contract, platform: str) -> RKNN:
-    rknn = _load_encoder(model, contract, platform)
-    _run(rknn.build, do_quantization=False)
+def _build_at_once(
+    model: Path,
+    contract: Contract,
+    dataset: Path | None,
+    platform: str,
+    dtype: str,
+    algorithm: str,
+    method: str,
+) -> RKNN:
+    rknn = _load_encoder(model, contract, platform, dtype, algorithm, method)
+    if dtype == platforms.FLOAT16:
+        _run(rknn.build, do_quantization=False)
+    else:
+        _run(rknn.build, do_quantization=True, dataset=str(dataset.resolve()))
     return rknn
 
 
