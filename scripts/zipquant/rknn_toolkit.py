@@ -78,8 +78,8 @@ def build(
     if dtype == platforms.FLOAT16 or algorithm == platforms.GDQ:
         rknn = _build_at_once(model, contract, dataset, platform, dtype, algorithm, method)
     else:
-        dataset = dataset.resolve()
         rknn = _load_encoder(model, contract, platform, dtype, algorithm, method)
+        dataset = dataset.resolve()
         # The toolkit writes the first step's files into the current directory.
         with chdir(work / TOOLKIT):
             _run(rknn.hybrid_quantization_step1, dataset=str(dataset))

@@ -18,7 +18,7 @@ KEYS = {
 For a Zipformer all that the runtime looks up (InitEncoder in the same file). For a Zipformer2 the
 frames of a chunk alone: a CTC model is asked for nothing else, and without them it ends with
 "Invalid T" (Init in csrc/rknn/online-zipformer-ctc-model-rknn.cc); of a transducer it looks up the
-others as well, but a Zipformer2 has no attention_dims, and the states' shapes are the file's own."""
+others too, but a Zipformer2 has no attention_dims, and the states' shapes are the file's own."""
 
 LONGEST = 1024
 """Bytes of a custom string with its end (rknn_custom_string in rknn_api.h)."""
