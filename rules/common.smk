@@ -211,6 +211,12 @@ def recipe_benchmarks(name: str) -> list[str]:
     return [benchmark_of(job) for job in jobs]
 
 
+def lineage_settings() -> dict[str, str]:
+    """Those of the first quantized variant; each recipe's set is taken whole."""
+    settings = VARIANTS[candidates()[0]]
+    return {key: value for key, value in settings.items() if key != "rows"}
+
+
 def made(name: str) -> dict:
     """The files of a recipe, as `zipquant.lineage.Made` has them."""
     front_end = recipes.RECIPES[name].front_end

@@ -45,7 +45,8 @@ def tiny_encoder(path: Path, batch: str | int = "N", **changes) -> Path:
     Args:
         path: the ONNX file to write.
         batch: name of the batch dimension, or 1.
-        changes: `metadata` to replace the metadata; `counter_output` to rename that output.
+        changes: `metadata` to replace the metadata; `counter_output` to rename that output;
+            `weight`, float32 (80, 80), for a layer before the output.
     """
     frames, bins, kept, shift = 9, 80, 6, 4
     counter_output = changes.get("counter_output", "new_processed_lens")
@@ -74,6 +75,9 @@ def tiny_encoder(path: Path, batch: str | int = "N", **changes) -> Path:
         helper.make_node("Div", ["joined", "count3"], ["scaled"]),
         helper.make_node("Tanh", ["scaled"], ["encoder_out"]),
     ]
+    if "weight" in changes:
+        nodes.insert(-1, helper.make_node("MatMul", ["scaled", "weight"], ["mixed"]))
+        nodes[-1].input[0] = "mixed"
     constants = [
         constant("zero", [0]),
         constant("one", [1]),
@@ -81,6 +85,8 @@ def tiny_encoder(path: Path, batch: str | int = "N", **changes) -> Path:
         constant("end", [1000]),
         constant("axes", [1, 2]),
     ]
+    if "weight" in changes:
+        constants.append(numpy_helper.from_array(changes["weight"], "weight"))
     graph = helper.make_graph(nodes, "tiny", inputs, outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     metadata = changes.get("metadata", {"T": str(frames), "decode_chunk_len": str(shift)})
