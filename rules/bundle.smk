@@ -2,6 +2,7 @@
 rule bundle:
     input:
         **converted(),
+        verified=verified(),
         best=rules.choose.output.best,
         scores=rules.score.output.scores,
         builds=expand(rules.quantize.output.build, variant=VARIANTS),

@@ -18,12 +18,14 @@ from zipquant.errors import UserError
 STARTED = time.time()
 SETS = ("calibration", "evaluation")
 FLOAT = "float"
+# Of them 256 rows are drawn for an int8 joiner.
+JOINER_UTTERANCES = 50
 
 
 wildcard_constraints:
     set="|".join(SETS),
     shard=r"\d+",
-    variant=r"[A-Za-z0-9][A-Za-z0-9_-]*",
+    variant=r"(?!(?:float|rknn)/)[A-Za-z0-9][A-Za-z0-9_-]*",
 
 
 def stop(error: UserError) -> None:
@@ -140,6 +142,33 @@ def converted() -> dict[str, str]:
     if "rknn" not in scored():
         return {}
     return {part: result(f"recognizer/{part}.rknn") for part in ("decoder", "joiner")}
+
+
+def verified() -> list[str]:
+    """How exact the rest of a transducer is for the NPU, in the order of `converted`."""
+    return [path.replace(".rknn", ".json") for path in converted().values()]
+
+
+def joiner_utterances(shard: str) -> list[str]:
+    """The utterances of a shard of those that calibrate an int8 joiner: a few of all audio."""
+    everything = sum(SHARDED["calibration"].values(), [])
+    drawn = {u.id for u in manifest.cap(everything, JOINER_UTTERANCES)}
+    return [u.id for u in usable("calibration", shard) if u.id in drawn]
+
+
+def joiner_calibration(wildcards) -> dict[str, list[str]]:
+    """Encoder outputs that an int8 joiner is calibrated with; nothing for a float16 part."""
+    if wildcards.part == "decoder" or config["recognizer"]["joiner"] == "float16":
+        return {}
+    shards = [s for s in shards_of("calibration") if joiner_utterances(s)]
+    return {"encoded": [result(f"recognizer/encoded/{shard}.h5") for shard in shards]}
+
+
+def joiner_steps(wildcards) -> dict[str, str]:
+    """What the simulator of an int8 joiner is set up from; nothing for a float16 one."""
+    if config["recognizer"]["joiner"] == "float16":
+        return {}
+    return {"joiner_steps": result("recognizer/toolkit/joiner")}
 
 
 def texts_of(*models: str) -> list[str]:

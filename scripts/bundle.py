@@ -12,6 +12,7 @@ run(
     tokens=snakemake.input.tokens,
     decoder=snakemake.input.get("decoder"),
     joiner=snakemake.input.get("joiner"),
+    verified=snakemake.input.verified,
     folder=snakemake.output.folder,
     archive=snakemake.output.archive,
 )

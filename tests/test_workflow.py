@@ -161,6 +161,8 @@ def test_bundle_is_complete_and_what_a_stock_sherpa_onnx_loads(finished):
     folder = finished / "results/bundle"
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["variant"] == "int8" and manifest["refusals"] == []
+    assert manifest["recognizer"]["joiner"]["same_argmax"] > 0.99
+    assert manifest["recognizer"]["decoder"]["sqnr_db"] > 50
     models = ("decoder.rknn", "encoder.rknn", "joiner.rknn")
     assert sorted(manifest["files"]) == [*models, "tokens.txt"]
     for name in models:
@@ -214,7 +216,7 @@ def test_evaluation_audio_reruns_no_build(project):
     write_audio(project / "audio/evaluation/new.wav", 1.0, 51)
     assert planned(project) == {
         **{"index": 1, "overlap": 1, "features": 1, "encode": 1, "evaluate": 2, "decode": 3},
-        **AFTER_DECODING,
+        **{"verify": 1, **AFTER_DECODING},
     }
 
 
@@ -234,7 +236,7 @@ def test_changed_model_reruns_all_that_used_it(project):
     assert planned(project) == {
         **{"inspect": 1, "traces": len(shards(project)), "sample": 1, "calibration": 1},
         **{"quantize": 2, "encode": 1, "evaluate": 2, "decode": 3},
-        **AFTER_DECODING,
+        **{"verify": 1, **AFTER_DECODING},
     }
 
 
@@ -254,7 +256,7 @@ def test_changed_variant_rebuilds_it_alone(project):
 def test_other_tokens_decode_anew_and_run_no_encoder(project):
     tokens = project / "models/demo/tokens.txt"
     tokens.write_text(tokens.read_text().replace("nine", "neun"))
-    assert planned(project) == {"decode": 3, "convert": 2, **AFTER_DECODING}
+    assert planned(project) == {"decode": 3, "convert": 2, "verify": 1, **AFTER_DECODING}
 
 
 def test_other_number_of_rows_draws_anew_and_traces_nothing(project):
@@ -318,6 +320,18 @@ def test_copied_project_reruns_nothing_and_jobs_do_not_grow_with_the_audio(proje
         **{"index": 3, "overlap": 1, "features": 3, "traces": 3, "sample": 1},
         **AFTER_SAMPLE,
     }
+
+
+def test_other_joiner_converts_it_anew_and_builds_no_encoder(project):
+    configure(project, recognizer={"joiner": "int8"})
+    rerun = {"encode_calibration": len(used_shards(project)), "convert": 1, "verify": 1}
+    rerun |= {"decode_rknn": 1, "score": 1, "bundle": 1, "report": 1}
+    assert planned(project) == rerun
+    run(project)
+    manifest = json.loads((project / "results/bundle/manifest.json").read_text())
+    assert manifest["recognizer"]["joiner"]["dtype"] == "int8"
+    assert manifest["refusals"] == []
+    assert "joiner int8" in (project / "results/bundle/README.md").read_text()
 
 
 AFTER_SAMPLE = {"calibration": 1, "quantize": 1, "evaluate": 1, "decode": 1, **AFTER_DECODING}

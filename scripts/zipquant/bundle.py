@@ -2,7 +2,7 @@
 
 import shutil
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ def write(
     tokens: str | Path,
     decoder: str | Path | None,
     joiner: str | Path | None,
+    verified: Sequence[str | Path],
     folder: str | Path,
     archive: str | Path,
 ) -> None:
@@ -33,6 +34,7 @@ def write(
         tokens: the tokens file.
         decoder: the decoder's .rknn; None for a CTC model.
         joiner: the joiner's .rknn; None for a CTC model.
+        verified: JSON of how exact decoder and joiner are; none for a CTC model.
         folder: the folder to write.
         archive: the tar file to write, with the same content.
 
@@ -55,6 +57,7 @@ def write(
         "variant": best,
         "refusals": refusals(folder),
         "build": {key: value for key, value in build.items() if key not in ("inputs", "outputs")},
+        "recognizer": {Path(path).stem: files.read_json(path) for path in verified},
         "accuracy": _accuracy(files.read_json(scores_file), best),
         "files": {
             path.name: {"bytes": path.stat().st_size, "sha256": files.sha256(path)}

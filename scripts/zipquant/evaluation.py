@@ -173,8 +173,9 @@ def encode_shard(
     features: str | Path,
     encoded_file: str | Path,
     lanes: int,
+    utterances: Sequence[str] | None = None,
 ) -> None:
-    """Run the float encoder over a shard of the evaluation audio.
+    """Run the float encoder over a shard.
 
     Args:
         model: the encoder's ONNX file.
@@ -182,6 +183,7 @@ def encode_shard(
         features: the shard's feature file.
         encoded_file: the frame file to write, of the encoder outputs.
         lanes: see `streaming.stream`.
+        utterances: ids of those to run; None for all.
 
     Raises:
         UserError: a file is damaged.
@@ -189,7 +191,9 @@ def encode_shard(
     contract = Contract.load(contract_file)
     encoder = OnnxEncoder(model, contract)
     with FrameReader(features) as reader, FrameWriter(encoded_file) as writer:
-        counts = [contract.chunk_count(count) for count in reader.frame_counts]
+        wanted = set(reader.ids if utterances is None else utterances)
+        positions = [i for i, name in enumerate(reader.ids) if name in wanted]
+        counts = [contract.chunk_count(reader.frame_counts[i]) for i in positions]
         progress = Progress("chunks", sum(counts))
         encoded: list[list[np.ndarray]] = [[] for _ in counts]
         written = 0
@@ -198,12 +202,12 @@ def encode_shard(
             # Lanes end out of turn; the file keeps the order of the features.
             nonlocal written
             while written < len(counts) and len(encoded[written]) == counts[written]:
-                writer.add(reader.ids[written], _join(encoded[written]))
+                writer.add(reader.ids[positions[written]], _join(encoded[written]))
                 encoded[written].clear()
                 written += 1
 
-        utterances = (reader.frames(i) for i in range(len(reader.ids)))
-        for step in stream(encoder, contract, utterances, lanes):
+        frames = (reader.frames(i) for i in positions)
+        for step in stream(encoder, contract, frames, lanes):
             encoded[step.utterance].append(as_frames(step.encoder_out))
             progress.advance()
             write_finished()

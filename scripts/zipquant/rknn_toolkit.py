@@ -79,13 +79,8 @@ def build(
         rknn = _build_at_once(model, contract, dataset, platform, dtype, algorithm, method)
     else:
         rknn = _load_encoder(model, contract, platform, dtype, algorithm, method)
-        dataset = dataset.resolve()
-        # The toolkit writes the first step's files into the current directory.
-        with chdir(work / TOOLKIT):
-            _run(rknn.hybrid_quantization_step1, dataset=str(dataset))
-        rknn.release()
-        float16(*(Path(_only(work / TOOLKIT, suffix)) for suffix in (".model", ".cfg")))
-        rknn = _step2(work)
+        _step1(rknn, dataset, work / TOOLKIT, float16)
+        rknn = _step2(work / TOOLKIT)
     _export(rknn, work / "encoder.rknn")
     rknn.release()
 
@@ -118,7 +113,7 @@ class Simulator:
             rows = work / TOOLKIT / DATASET
             self._rknn = _build_at_once(model, contract, rows, platform, dtype, algorithm, method)
         else:
-            self._rknn = _step2(work)
+            self._rknn = _step2(work / TOOLKIT)
         _run(self._rknn.init_runtime)
         # Without it the toolkit takes 4-D states as NHWC.
         self._layout = ["nchw"] * len(contract.inputs)
@@ -140,20 +135,44 @@ class Simulator:
         ]
 
 
+def quantize_part(
+    part: Part, dataset: Path, folder: Path, platform: str, float16: Callable[[Path, Path], None]
+) -> None:
+    """Make the first step of an int8 decoder or joiner, from which `Network` makes it.
+
+    Args:
+        part: the ONNX file and what it takes.
+        dataset: dataset.txt of the rows to calibrate with.
+        folder: the folder for the first step's files.
+        platform: the toolkit's name of the NPU.
+        float16: see `build`.
+
+    Raises:
+        UserError: the toolkit failed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    rknn = _load(Path(part.path), part.inputs, None, platform, part.metadata)
+    _step1(rknn, dataset, folder.resolve(), float16)
+
+
 class Network:
-    """The decoder or the joiner as a float16 model, which the simulator runs one row at a time.
+    """The decoder or the joiner, which the simulator runs one row at a time.
 
     Args:
         part: the ONNX file and what it takes.
         platform: the toolkit's name of the NPU.
+        steps: the folder that `quantize_part` has filled; None for a float16 model.
 
     Raises:
         UserError: the toolkit refuses the model.
     """
 
-    def __init__(self, part: Part, platform: str):
-        self._rknn = _load(Path(part.path), part.inputs, None, platform, part.metadata)
-        _run(self._rknn.build, do_quantization=False)
+    def __init__(self, part: Part, platform: str, steps: Path | None = None):
+        if steps:
+            self._rknn = _step2(steps.resolve())
+        else:
+            self._rknn = _load(Path(part.path), part.inputs, None, platform, part.metadata)
+            _run(self._rknn.build, do_quantization=False)
         self._running = False
 
     def export(self, path: str | Path) -> None:
@@ -253,9 +272,18 @@ def _simulator_failed() -> UserError:
     return UserError("rknn-toolkit2's simulator failed; its last words are in the log")
 
 
-def _step2(work: Path) -> RKNN:
+def _step1(rknn: RKNN, dataset: Path, folder: Path, float16: Callable[[Path, Path], None]) -> None:
+    dataset = dataset.resolve()
+    # The toolkit writes the first step's files into the current directory.
+    with chdir(folder):
+        _run(rknn.hybrid_quantization_step1, dataset=str(dataset))
+    rknn.release()
+    float16(*(Path(_only(folder, suffix)) for suffix in (".model", ".cfg")))
+
+
+def _step2(folder: Path) -> RKNN:
     # The toolkit names them after the ONNX file.
-    parts = {suffix: _only(work / TOOLKIT, suffix) for suffix in (".model", ".data", ".cfg")}
+    parts = {suffix: _only(folder, suffix) for suffix in (".model", ".data", ".cfg")}
     # No config() here: the toolkit takes the first step's and refuses another one.
     rknn = RKNN(verbose=False)
     _run(
