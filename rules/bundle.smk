@@ -4,6 +4,7 @@ rule bundle:
         **converted(),
         verified=verified(),
         best=rules.choose.output.best,
+        contract=rules.inspect.output.contract,
         scores=rules.score.output.scores,
         builds=expand(rules.quantize.output.build, variant=VARIANTS),
         encoders=expand(rules.quantize.output.rknn, variant=VARIANTS),
@@ -24,6 +25,7 @@ rule bundle:
         mem_mb=1000,
     params:
         variants=list(VARIANTS),
+        audio={key: config["audio"][key] for key in ("channels", "tail_padding")},
     message:
         "Putting what a board needs into {output.folder}"
     script:

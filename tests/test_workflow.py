@@ -164,7 +164,10 @@ def test_bundle_is_complete_and_what_a_stock_sherpa_onnx_loads(finished):
     assert manifest["recognizer"]["joiner"]["same_argmax"] > 0.99
     assert manifest["recognizer"]["decoder"]["sqnr_db"] > 50
     models = ("decoder.rknn", "encoder.rknn", "joiner.rknn")
-    assert sorted(manifest["files"]) == [*models, "tokens.txt"]
+    shared = [f"zipquant/{name}.py" for name in ("__init__", "errors", "fbank", "search")]
+    shared.append("zipquant/vocabulary.py")
+    described = ["encoder.json", "tokens.txt", "transcribe.py"]
+    assert sorted(manifest["files"]) == sorted([*models, *described, *shared])
     for name in models:
         assert (folder / name).read_bytes()[:4] == b"RKNN"
     encoder = finished / "results/variants/int8/encoder.rknn"
@@ -175,7 +178,8 @@ def test_bundle_is_complete_and_what_a_stock_sherpa_onnx_loads(finished):
     assert "--encoder=encoder.rknn --decoder=decoder.rknn" in page and "takes these files" in page
     with tarfile.open(finished / "results/bundle.tar") as tar:
         # Snakemake leaves a time stamp in a folder that a rule makes.
-        names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+        paths = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+        names = {path for path in paths if not path.startswith(".")}
         assert {name.removeprefix("bundle/") for name in tar.getnames()} == names
 
 

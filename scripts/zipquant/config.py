@@ -51,6 +51,14 @@ def _impossible(config: Mapping[str, Any]) -> list[str]:
     """Return which settings, each right by itself, do not go together."""
     variants = {name: settings for name, settings in config["variants"].items() if settings}
     found = platforms.problems(config["platform"], variants)
+    target = config["evaluation"]["target"]
+    if target not in (None, config["platform"]):
+        found.append(
+            f"evaluation.target: a board with {target} does not run what is built for "
+            f"{config['platform']} (platform); give both alike"
+        )
+    if config["evaluation"]["device_id"] and not target:
+        found.append("evaluation.device_id: it needs evaluation.target, the board's platform")
     most = config["calibration"]["rows"]
     found += [
         f"variants.{name}.rows: {settings['rows']} is more than calibration.rows, {most}"

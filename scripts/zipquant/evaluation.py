@@ -1,5 +1,6 @@
 """Accuracy of a built variant against the float model, chunk by chunk, output by output."""
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -31,6 +32,39 @@ SCHEMA = pyarrow.schema(
     ]
 )
 """Columns of an evaluation table."""
+
+
+class Timed:
+    """An encoder whose calls are timed.
+
+    Args:
+        encoder: the encoder.
+
+    Attributes:
+        seconds: how long each call took, in their order.
+    """
+
+    def __init__(self, encoder: Encoder):
+        self._encoder = encoder
+        self.seconds: list[float] = []
+
+    def run(
+        self, x: np.ndarray, states: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Run one chunk; see `streaming.Encoder.run`."""
+        start = time.perf_counter()
+        result = self._encoder.run(x, states)
+        self.seconds.append(time.perf_counter() - start)
+        return result
+
+    def summary(self) -> dict[str, float]:
+        """Return how many `chunks` ran, and median, 95th percentile and maximum in ms."""
+        found = {"chunks": len(self.seconds)}
+        if self.seconds:
+            parts = np.percentile(self.seconds, [50, 95, 100]) * 1000
+            names = ("median_ms", "p95_ms", "max_ms")
+            found |= dict(zip(names, parts.round(2).tolist(), strict=True))
+        return found
 
 
 def compare(reference: np.ndarray, candidate: np.ndarray) -> dict[str, float]:
@@ -124,8 +158,11 @@ def evaluate_shard(
     table_file: str | Path,
     encoded_file: str | Path,
     one_step_chunks: int,
+    target: str | None = None,
+    device_id: str | None = None,
+    time_file: str | Path | None = None,
 ) -> None:
-    """Evaluate a variant in the toolkit's simulator on a shard of the evaluation audio.
+    """Evaluate a variant in the toolkit's simulator, or on a board, on a shard of evaluation audio.
 
     Args:
         model: the float encoder's ONNX file.
@@ -136,9 +173,13 @@ def evaluate_shard(
             `FREE_RUNNING`) and output, with the columns of `compare`.
         encoded_file: the frame file to write, of the free-running encoder outputs.
         one_step_chunks: see `evaluate`.
+        target: the platform of a connected board; None for the simulator.
+        device_id: see `rknn_toolkit.Board`.
+        time_file: the JSON file to write, of what ran it and how long a chunk took, see `Timed`;
+            None for none.
 
     Raises:
-        UserError: a file is damaged, or the simulator failed.
+        UserError: a file is damaged, the simulator failed, or there is no such board.
     """
     contract = Contract.load(contract_file)
     work = Path(work)
@@ -153,18 +194,27 @@ def evaluate_shard(
     ):
         total = sum(contract.chunk_count(count) for count in reader.frame_counts)
         utterances = ((name, reader.frames(i)) for i, name in enumerate(reader.ids))
-        simulator = None
-        if total:  # else there is nothing to build one for
+        candidate = None
+        if not total:  # there is nothing to run one for
+            pass
+        elif target:
+            rknn = work / "encoder.rknn"
+            candidate = rknn_toolkit.Board(rknn, contract, target, device_id)
+        else:
             settings = {key: build[key] for key in ("algorithm", "method") if key in build}
-            simulator = rknn_toolkit.Simulator(
+            candidate = rknn_toolkit.Simulator(
                 Path(model), contract, work, build["platform"], build["dtype"], **settings
             )
+        timed = Timed(candidate)
         reference = OnnxEncoder(model, contract)
-        compared = evaluate(reference, simulator, contract, utterances, one_step_chunks, total)
+        compared = evaluate(reference, timed, contract, utterances, one_step_chunks, total)
         for utterance_id, encoded, rows in compared:
             writer.add(utterance_id, encoded)
             columns = list(zip(*rows, strict=True)) or [()] * len(SCHEMA)
             table.write_table(pyarrow.table(columns, schema=SCHEMA))
+    if time_file:
+        ran = {"target": target or "simulator", "device_id": device_id}
+        files.write_json(time_file, ran | timed.summary())
 
 
 def encode_shard(

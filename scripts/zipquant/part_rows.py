@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zipquant import decoding, vocabulary
+from zipquant import decoding, search, vocabulary
 from zipquant.errors import UserError
 from zipquant.frame_store import FrameReader
 from zipquant.recognizer import Recognizer
@@ -23,18 +23,18 @@ class Recorder:
         count: how many rows of each to keep.
     """
 
-    def __init__(self, networks: decoding.Networks, count: int):
+    def __init__(self, networks: search.Networks, count: int):
         self.context = networks.context
         self._networks = networks
         self._contexts, self._pairs = _Sample(count), _Sample(count)
 
     def decode(self, contexts: np.ndarray) -> np.ndarray:
-        """See `decoding.Networks.decode`."""
+        """See `search.Networks.decode`."""
         self._contexts.add(contexts)
         return self._networks.decode(contexts)
 
     def join(self, encoded: np.ndarray, decoded: np.ndarray) -> np.ndarray:
-        """See `decoding.Networks.join`."""
+        """See `search.Networks.join`."""
         self._pairs.add(encoded, decoded)
         return self._networks.join(encoded, decoded)
 
@@ -87,7 +87,7 @@ def collect(
         with FrameReader(path) as reader:
             for position in range(len(reader.ids)):
                 frames = [reader.frames(position)]
-                decoding.search_transducer(recorder, frames, known.blank, known.unknown)
+                search.search_transducer(recorder, frames, known.blank, known.unknown)
     rows = recorder.rows()
     if not rows["joiner"]:
         raise UserError(

@@ -20,7 +20,7 @@ that does not get the encoder's 3 dB (the demo model)."""
 
 
 class SimulatedNetworks:
-    """Decoder and joiner in the toolkit's simulator; see `decoding.Networks`.
+    """Decoder and joiner in the toolkit's simulator; see `search.Networks`.
 
     Args:
         decoder: the decoder.
@@ -40,11 +40,11 @@ class SimulatedNetworks:
         self._joiner = Network(joiner, platform, Path(joiner_steps) if joiner_steps else None)
 
     def decode(self, contexts: np.ndarray) -> np.ndarray:
-        """See `decoding.Networks.decode`."""
+        """See `search.Networks.decode`."""
         return self._decoder.run(contexts)
 
     def join(self, encoded: np.ndarray, decoded: np.ndarray) -> np.ndarray:
-        """See `decoding.Networks.join`."""
+        """See `search.Networks.join`."""
         return self._joiner.run(encoded, decoded)
 
 

@@ -85,7 +85,32 @@ def build(
     rknn.release()
 
 
-class Simulator:
+class _BuiltEncoder:
+    """A built encoder that the toolkit runs; one utterance at a time."""
+
+    def __init__(self, rknn: RKNN, contract: Contract):
+        self._rknn = rknn
+        # Without it the toolkit takes 4-D states as NHWC.
+        self._layout = ["nchw"] * len(contract.inputs)
+        self._states = contract.states
+
+    def run(
+        self, x: np.ndarray, states: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Run one chunk of one utterance; see `streaming.Encoder.run`."""
+        # Counters of 32 bits have become such of 64 in the build.
+        wide = [s.astype(np.int64) if s.dtype == np.int32 else s for s in states]
+        outputs = self._rknn.inference(inputs=[x, *wide], data_format=self._layout)
+        if outputs is None:
+            raise _inference_failed()
+        encoder_out, *new_states = outputs
+        return encoder_out, [
+            array.astype(state.tensor.dtype, copy=False).reshape(state.tensor.shape)
+            for state, array in zip(self._states, new_states, strict=True)
+        ]
+
+
+class Simulator(_BuiltEncoder):
     """A built encoder in the toolkit's simulator; runs one utterance at a time.
 
     Args:
@@ -96,6 +121,9 @@ class Simulator:
         dtype: the type it was built with.
         algorithm: the algorithm it was built with.
         method: the method it was built with.
+
+    Raises:
+        UserError: the toolkit failed.
     """
 
     def __init__(
@@ -111,28 +139,40 @@ class Simulator:
         work = work.resolve()
         if dtype == platforms.FLOAT16 or algorithm == platforms.GDQ:
             rows = work / TOOLKIT / DATASET
-            self._rknn = _build_at_once(model, contract, rows, platform, dtype, algorithm, method)
+            rknn = _build_at_once(model, contract, rows, platform, dtype, algorithm, method)
         else:
-            self._rknn = _step2(work / TOOLKIT)
-        _run(self._rknn.init_runtime)
-        # Without it the toolkit takes 4-D states as NHWC.
-        self._layout = ["nchw"] * len(contract.inputs)
-        self._states = contract.states
+            rknn = _step2(work / TOOLKIT)
+        _run(rknn.init_runtime)
+        super().__init__(rknn, contract)
 
-    def run(
-        self, x: np.ndarray, states: Sequence[np.ndarray]
-    ) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Run one chunk of one utterance; see `streaming.Encoder.run`."""
-        # Counters of 32 bits have become such of 64 in the build.
-        wide = [s.astype(np.int64) if s.dtype == np.int32 else s for s in states]
-        outputs = self._rknn.inference(inputs=[x, *wide], data_format=self._layout)
-        if outputs is None:
-            raise _simulator_failed()
-        encoder_out, *new_states = outputs
-        return encoder_out, [
-            array.astype(state.tensor.dtype, copy=False).reshape(state.tensor.shape)
-            for state, array in zip(self._states, new_states, strict=True)
-        ]
+
+class Board(_BuiltEncoder):
+    """A built encoder on a board that is connected to this machine.
+
+    Args:
+        path: the encoder's .rknn file.
+        contract: its contract.
+        target: the board's platform, the one that the file was built for.
+        device_id: which board, as `adb devices` names it; None where there is one.
+
+    Raises:
+        UserError: the board cannot be reached, or does not take the file.
+    """
+
+    def __init__(self, path: Path, contract: Contract, target: str, device_id: str | None):
+        rknn = RKNN(verbose=False)
+        _run(rknn.load_rknn, str(path))
+        try:
+            _run(rknn.init_runtime, target=target, device_id=device_id)
+        except UserError as error:
+            name = f"no {target} board" + (f" '{device_id}'" if device_id else "")
+            raise UserError(
+                f"{name} can be used: connect it by USB or by 'adb connect', see that 'adb "
+                "devices' lists it (evaluation.device_id is its name there), and that rknn_server "
+                "runs on it; or set evaluation.target to null for the simulator. The toolkit's "
+                f"last words are in the log ({error})"
+            ) from None
+        super().__init__(rknn, contract)
 
 
 def quantize_part(
@@ -189,7 +229,7 @@ class Network:
             given = [array[row : row + 1] for array in arrays]
             outputs = self._rknn.inference(inputs=given, data_format=["nchw"] * len(given))
             if outputs is None:
-                raise _simulator_failed()
+                raise _inference_failed()
             rows.append(outputs[0].reshape(1, -1))
         return np.concatenate(rows)
 
@@ -268,8 +308,8 @@ def _export(rknn: RKNN, path: Path) -> None:
                 raise UserError(f"rknn-toolkit2 wrote to {path} what is no .rknn")
 
 
-def _simulator_failed() -> UserError:
-    return UserError("rknn-toolkit2's simulator failed; its last words are in the log")
+def _inference_failed() -> UserError:
+    return UserError("rknn-toolkit2's inference failed; its last words are in the log")
 
 
 def _step1(rknn: RKNN, dataset: Path, folder: Path, float16: Callable[[Path, Path], None]) -> None:
