@@ -102,6 +102,15 @@ def test_what_a_platform_does_not_have_is_refused(settings, platform, variant, m
         config.validate(changed)
 
 
+def test_board_of_another_platform_is_refused(settings):
+    settings["evaluation"] |= {"target": "rk3566"}
+    with pytest.raises(UserError, match="a board with rk3566 does not run what is built for rk35"):
+        config.validate(settings)
+    settings["evaluation"] |= {"target": None, "device_id": "b1"}
+    with pytest.raises(UserError, match=r"evaluation\.device_id: it needs evaluation\.target"):
+        config.validate(settings)
+
+
 def test_what_a_platform_has_is_taken(settings):
     variants = {
         "small": {"dtype": "w4a16", "algorithm": "gdq", "method": "group32"},

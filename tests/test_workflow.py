@@ -14,7 +14,14 @@ import pandas as pd
 import pytest
 import yaml
 
-from conftest import ROOT, SHARED_SPEECH, needs_shared_speech, tiny_encoder, write_audio
+from conftest import (
+    ROOT,
+    SHARED_SPEECH,
+    needs_shared_speech,
+    tiny_ctc,
+    tiny_encoder,
+    write_audio,
+)
 from zipquant import chunk_table, contract, index, manifest, rknn_file
 
 PARTS = ("Snakefile", "config.yaml", "rules", "scripts", "envs", "profiles", "models")
@@ -326,6 +333,24 @@ def test_copied_project_reruns_nothing_and_jobs_do_not_grow_with_the_audio(proje
     }
 
 
+def test_evaluation_without_a_board_ends_with_what_to_do(project):
+    before = (project / "results/variants/int8/encoder.rknn").read_bytes()
+    configure(project, evaluation={"target": "rk3588"})
+    done = snakemake(project)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stdout + done.stderr
+    message = r"^error: no rk3588 board can be used: connect it by USB .* set evaluation.target to"
+    assert re.search(message, done.stderr, re.MULTILINE)
+    assert (project / "results/variants/int8/encoder.rknn").read_bytes() == before
+
+
+def test_time_of_a_chunk_is_kept_beside_the_evaluation(finished):
+    (path,) = (finished / "results/evaluation/int8").glob("*.time.json")
+    found = json.loads(path.read_text())
+    assert found["target"] == "simulator" and found["chunks"] > 0
+    assert 0 < found["median_ms"] <= found["p95_ms"] <= found["max_ms"]
+
+
 def test_other_joiner_converts_it_anew_and_builds_no_encoder(project):
     configure(project, recognizer={"joiner": "int8"})
     rerun = {"encode_calibration": len(used_shards(project)), "convert": 1, "verify": 1}
@@ -430,6 +455,31 @@ def refuse(project: Path, *arguments: str) -> str:
 def fresh(tmp_path):
     """A project that has not run yet."""
     return make_project(tmp_path / "project")
+
+
+def test_ctc_model_runs_through_to_a_bundle_by_config_alone(fresh):
+    model = tiny_ctc(fresh / "models/ctc.onnx", tokens=6, batch=1, counter="int32")
+    (fresh / "models/tokens.txt").write_text("<blk> 0\na 1\nb 2\n▁c 3\nd 4\n<unk> 5\n")
+    configure(fresh, model={"encoder": str(model)}, variants={"fp16": None})
+    run(fresh)
+    bundle = fresh / "results/bundle"
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    assert manifest["refusals"] == [] and manifest["recognizer"] == {}
+    assert not (bundle / "joiner.rknn").exists()
+    page = (bundle / "README.md").read_text()
+    assert "--zipformer2-ctc-model=encoder.rknn --tokens=tokens.txt" in page
+    assert "--decoder=" not in page and "takes these files" in page
+    described = json.loads((bundle / "encoder.json").read_text())
+    assert described["context"] is None
+    assert {state["dtype"] for state in described["states"]} == {"float32", "int64"}
+    report = json.loads((fresh / "results/report/report.json").read_text())
+    assert report["variants"]["int8"]["encoder_out"]["free-running"]["sqnr_db"] > 25
+
+
+def test_what_the_platform_does_not_have_is_refused(fresh):
+    configure(fresh, variants={"int8": {"dtype": "w4a16"}})
+    message = refuse(fresh)
+    assert "variants.int8: rk3588 has no w4a16. Known for it: w8a8, float16; w4a16" in message
 
 
 def test_folder_without_audio_is_refused(fresh):
