@@ -2,7 +2,9 @@
 rule bundle:
     input:
         **converted(),
+        verified=verified(),
         best=rules.choose.output.best,
+        contract=rules.inspect.output.contract,
         scores=rules.score.output.scores if RECOGNIZER else [],
         builds=expand(rules.quantize.output.build, variant=VARIANTS),
         tokens=recognizer_files().get("tokens", []),
@@ -22,6 +24,7 @@ rule bundle:
         mem_mb=1000,
     params:
         variants=list(VARIANTS),
+        audio={key: config["audio"][key] for key in ("channels", "tail_padding")},
     message:
         "Putting what a board needs into {output.folder}"
     script:

@@ -19,12 +19,14 @@ STARTED = time.time()
 SETS = ("calibration", "evaluation")
 FLOAT = "float"
 LONG_AGO = 1  # in seconds since 1970
+# Of them 256 rows are drawn for an int8 joiner.
+JOINER_UTTERANCES = 50
 
 
 wildcard_constraints:
     set="|".join(SETS),
     shard=r"\d+",
-    variant=r"[A-Za-z0-9][A-Za-z0-9_-]*",
+    variant=r"(?!(?:float|rknn)/)[A-Za-z0-9][A-Za-z0-9_-]*",
 
 
 def stop(error: UserError) -> None:
@@ -98,9 +100,11 @@ def all_shards(name: str, pattern: str) -> list[str]:
 
 def calibration_set(wildcards) -> dict[str, str]:
     """What a variant is calibrated with: nothing, where it is not quantized."""
-    if VARIANTS[wildcards.variant]["dtype"] == "float16":
+    settings = VARIANTS[wildcards.variant]
+    if settings["dtype"] == "float16":
         return {}
-    return dict(rules.calibration.output.items())
+    ranked = {"sample": rules.sample.output.sample} if "rows" in settings else {}
+    return {**rules.calibration.output, **ranked}
 
 
 def recognizer_files() -> dict[str, str]:
@@ -151,6 +155,33 @@ def evaluations() -> list[str]:
         for variant in VARIANTS
         for shard in shards_of("evaluation")
     ]
+
+
+def verified() -> list[str]:
+    """How exact the rest of a transducer is for the NPU, in the order of `converted`."""
+    return [path.replace(".rknn", ".json") for path in converted().values()]
+
+
+def joiner_utterances(shard: str) -> list[str]:
+    """The utterances of a shard of those that calibrate an int8 joiner: a few of all audio."""
+    everything = sum(SHARDED["calibration"].values(), [])
+    drawn = {u.id for u in manifest.cap(everything, JOINER_UTTERANCES)}
+    return [u.id for u in usable("calibration", shard) if u.id in drawn]
+
+
+def joiner_calibration(wildcards) -> dict[str, list[str]]:
+    """Encoder outputs that an int8 joiner is calibrated with; nothing for a float16 part."""
+    if wildcards.part == "decoder" or config["recognizer"]["joiner"] == "float16":
+        return {}
+    shards = [s for s in shards_of("calibration") if joiner_utterances(s)]
+    return {"encoded": [result(f"recognizer/encoded/{shard}.h5") for shard in shards]}
+
+
+def joiner_steps(wildcards) -> dict[str, str]:
+    """What the simulator of an int8 joiner is set up from; nothing for a float16 one."""
+    if config["recognizer"]["joiner"] == "float16":
+        return {}
+    return {"joiner_steps": result("recognizer/toolkit/joiner")}
 
 
 def texts_of(*models: str) -> list[str]:
@@ -220,6 +251,12 @@ def recipe_benchmarks(name: str) -> list[str]:
     shared = [of_front_end(recipe.front_end, pattern) for pattern in patterns]
     jobs = [*sum(shared, []), f"lineage/{name}/sample", f"lineage/{name}/calibration"]
     return [benchmark_of(job) for job in jobs]
+
+
+def lineage_settings() -> dict[str, str]:
+    """Those of the first quantized variant; each recipe's set is taken whole."""
+    settings = VARIANTS[candidates()[0]]
+    return {key: value for key, value in settings.items() if key != "rows"}
 
 
 def made(name: str) -> dict:

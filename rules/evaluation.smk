@@ -1,4 +1,4 @@
-# A variant in the toolkit's simulator against the float model, on a shard of evaluation audio.
+# A variant in the toolkit's simulator, or on a board, against the float model, on a shard of evaluation audio.
 rule evaluate:
     input:
         model=ancient(config["model"]["encoder"]),
@@ -12,6 +12,7 @@ rule evaluate:
     output:
         table=result("evaluation/{variant}/{shard}.parquet"),
         encoded=result("encoded/{variant}/{shard}.h5"),
+        time=result("evaluation/{variant}/{shard}.time.json"),
     log:
         log_of("evaluate/{variant}/{shard}"),
     benchmark:
@@ -21,9 +22,13 @@ rule evaluate:
     threads: 1
     resources:
         mem_mb=4000,
+        # profiles/default lets one job at a time have the board.
+        board=1 if config["evaluation"]["target"] else 0,
     params:
         work=lambda w, input: os.path.dirname(input.build),
         one_step_chunks=config["evaluation"]["one_step_chunks"],
+        target=config["evaluation"]["target"],
+        device_id=config["evaluation"]["device_id"],
     message:
         "Evaluating variant {wildcards.variant} on shard {wildcards.shard}"
     script:

@@ -108,7 +108,7 @@ rule lineage_build:
     params:
         platform=config["platform"],
         # The first quantized variant; only what it is calibrated with differs.
-        settings=VARIANTS[candidates()[0]],
+        settings=lineage_settings(),
         one_step_chunks=config["evaluation"]["one_step_chunks"],
     message:
         "Building and evaluating the model of recipe {wildcards.recipe}"

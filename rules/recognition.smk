@@ -53,13 +53,36 @@ rule decode:
         "../scripts/decode.py"
 
 
-# Decoder and joiner for the NPU, in float16.
+# The float model's outputs for some calibration audio, to calibrate an int8 joiner with.
+use rule encode as encode_calibration with:
+    input:
+        model=ancient(config["model"]["encoder"]),
+        contract=rules.inspect.output.contract,
+        features=result("features/calibration/{shard}.h5"),
+        overlap=ancient(rules.overlap.output.table),
+        lib=lib("encode"),
+    output:
+        encoded=result("recognizer/encoded/{shard}.h5"),
+    log:
+        log_of("encode_calibration/{shard}"),
+    benchmark:
+        benchmark_of("encode_calibration/{shard}")
+    params:
+        utterances=lambda w: joiner_utterances(w.shard),
+    message:
+        "Encoding calibration audio for the joiner, shard {wildcards.shard}"
+
+
+# Decoder and joiner for the NPU.
 rule convert:
     input:
+        unpack(joiner_calibration),
         **recognizer_files(),
         lib=lib("convert"),
     output:
         rknn=result("recognizer/{part}.rknn"),
+        # From these the simulator of an int8 joiner is set up again.
+        steps=directory(result("recognizer/toolkit/{part}")),
     log:
         log_of("convert/{part}"),
     benchmark:
@@ -79,9 +102,39 @@ rule convert:
         "../scripts/convert.py"
 
 
+# Decoder and joiner as converted against onnxruntime, on what they get of the evaluation audio.
+rule verify:
+    input:
+        unpack(joiner_steps),
+        **recognizer_files(),
+        encoded=[
+            result(f"encoded/{FLOAT}/{shard}.h5") for shard in shards_of("evaluation")
+        ],
+        lib=lib("verify"),
+    output:
+        decoder=result("recognizer/decoder.json"),
+        joiner=result("recognizer/joiner.json"),
+    log:
+        log_of("verify"),
+    benchmark:
+        benchmark_of("verify")
+    conda:
+        "../envs/zipquant.yaml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+    params:
+        platform=config["platform"],
+    message:
+        "Comparing decoder and joiner as converted with onnxruntime"
+    script:
+        "../scripts/verify.py"
+
+
 # The best variant with decoder and joiner in the simulator too: what the NPU would say.
 rule decode_rknn:
     input:
+        unpack(joiner_steps),
         **recognizer_files(),
         best=rules.choose.output.best,
         encoded=[result(f"encoded/{variant}/{{shard}}.h5") for variant in VARIANTS],

@@ -1,4 +1,4 @@
-"""Build the decoder or the joiner as a float16 .rknn."""
+"""Build the decoder or the joiner for the NPU."""
 
 from job import run
 from zipquant import rknn_decoding
@@ -11,5 +11,7 @@ run(
     decoder=snakemake.input.decoder,
     joiner=snakemake.input.joiner,
     platform=snakemake.params.platform,
+    encoded=snakemake.input.get("encoded", []),
+    steps=snakemake.output.steps,
     output=snakemake.output.rknn,
 )

@@ -13,4 +13,5 @@ run(
     decoder=snakemake.input.decoder,
     joiner=snakemake.input.joiner,
     platform=snakemake.params.platform,
+    joiner_steps=snakemake.input.get("joiner_steps"),
 )

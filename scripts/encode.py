@@ -10,5 +10,6 @@ run(
     contract_file=snakemake.input.contract,
     features=snakemake.input.features,
     encoded_file=snakemake.output.encoded,
+    utterances=snakemake.params.get("utterances"),
     lanes=snakemake.resources.lanes,
 )

@@ -1,4 +1,4 @@
-"""Evaluate a variant on a shard of the evaluation audio, in the toolkit's simulator."""
+"""Evaluate a variant on a shard of the evaluation audio, in the simulator or on a board."""
 
 from job import run
 from zipquant import evaluation
@@ -13,5 +13,8 @@ run(
     work=snakemake.params.work,
     table_file=snakemake.output.table,
     encoded_file=snakemake.output.encoded,
+    time_file=snakemake.output.time,
     one_step_chunks=snakemake.params.one_step_chunks,
+    target=snakemake.params.target,
+    device_id=snakemake.params.device_id,
 )

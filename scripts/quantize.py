@@ -9,6 +9,7 @@ run(
     model=snakemake.input.model,
     contract_file=snakemake.input.contract,
     dataset=snakemake.input.get("dataset"),
+    sample=snakemake.input.get("sample"),
     work=snakemake.params.work,
     platform=snakemake.params.platform,
     context_size=snakemake.params.context_size,

@@ -45,7 +45,8 @@ def tiny_encoder(path: Path, batch: str | int = "N", **changes) -> Path:
     Args:
         path: the ONNX file to write.
         batch: name of the batch dimension, or 1.
-        changes: `metadata` to replace the metadata; `counter_output` to rename that output.
+        changes: `metadata` to replace the metadata; `counter_output` to rename that output;
+            `weight`, float32 (80, 80), for a layer before the output.
     """
     frames, bins, kept, shift = 9, 80, 6, 4
     counter_output = changes.get("counter_output", "new_processed_lens")
@@ -74,6 +75,9 @@ def tiny_encoder(path: Path, batch: str | int = "N", **changes) -> Path:
         helper.make_node("Div", ["joined", "count3"], ["scaled"]),
         helper.make_node("Tanh", ["scaled"], ["encoder_out"]),
     ]
+    if "weight" in changes:
+        nodes.insert(-1, helper.make_node("MatMul", ["scaled", "weight"], ["mixed"]))
+        nodes[-1].input[0] = "mixed"
     constants = [
         constant("zero", [0]),
         constant("one", [1]),
@@ -81,6 +85,8 @@ def tiny_encoder(path: Path, batch: str | int = "N", **changes) -> Path:
         constant("end", [1000]),
         constant("axes", [1, 2]),
     ]
+    if "weight" in changes:
+        constants.append(numpy_helper.from_array(changes["weight"], "weight"))
     graph = helper.make_graph(nodes, "tiny", inputs, outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     metadata = changes.get("metadata", {"T": str(frames), "decode_chunk_len": str(shift)})
@@ -113,16 +119,26 @@ def made_up_table(
     return pd.DataFrame(table)
 
 
-def zipformer2_like_encoder(path: Path, batch: str | int = "N", layers: int = 2) -> Path:
+def zipformer2_like_encoder(
+    path: Path, batch: str | int = "N", layers: int = 2, counter: str = "int64"
+) -> Path:
     """Write an encoder with the interface of a Zipformer2, random weights and little inside.
 
     T is 13, a chunk 8 frames, half as many after subsampling. States of every kind that Zipformer2
     has: keys with the batch on axis 1, 4-D attention values, convolution caches with the batch
-    first, `embed_states` that keep nothing, and the counter `processed_lens`.
+    first, the 4-D cache of a convolution over time `embed_states`, and the counter
+    `processed_lens`, which masks what the caches do not hold yet.
+
+    Args:
+        path: the ONNX file to write.
+        batch: name of the batch dimension, or 1.
+        layers: how many there are.
+        counter: type of `processed_lens`, int64 or int32.
     """
     random = np.random.default_rng(7)
-    left, width, shift = 16, 12, 8
+    left, width, shift, channels = 16, 12, 8, 4
     half = shift // 2
+    count_type = helper.np_dtype_to_tensor_dtype(np.dtype(counter))
     nodes, constants, inputs, outputs = [], [], [], []
 
     def constant(name: str, values: np.ndarray) -> str:
@@ -143,10 +159,10 @@ def zipformer2_like_encoder(path: Path, batch: str | int = "N", layers: int = 2)
             constant(name, np.array([value], dtype=np.int64))
         return name
 
-    def slide(cache: str, fresh: str, axis: int) -> str:
+    def slide(cache: str, fresh: str, axis: int, step: int = half) -> str:
         """Append `fresh` to a cache and drop as much at its beginning."""
         joined = add("Concat", [cache, fresh], f"{cache}_joined", axis=axis)
-        sources = [joined, number(half), number(2**31), number(axis)]
+        sources = [joined, number(step), number(2**31), number(axis)]
         add("Slice", sources, f"new_{cache}")
         return joined
 
@@ -155,7 +171,28 @@ def zipformer2_like_encoder(path: Path, batch: str | int = "N", layers: int = 2)
     outputs.append(helper.make_tensor_value_info("encoder_out", TensorProto.FLOAT, out))
     add("Slice", ["x", number(0), number(shift), number(1), number(2)], "subsampled")
     weight = constant("embed", random.normal(0, 0.1, (80, width)).astype("f4"))
-    hidden = add("Tanh", [add("MatMul", ["subsampled", weight], "embedded")], "hidden_0")
+    embedded = add("Tanh", [add("MatMul", ["subsampled", weight], "embedded")], "frames")
+    # A convolution over time, each channel by itself: (batch, channels, time, frequency).
+    image = constant("image", np.array([0, half, channels, -1], dtype=np.int64))
+    image = add("Reshape", [embedded, image], "imaged")
+    image = add("Transpose", [image], "channels_first", perm=[0, 2, 1, 3])
+    state("embed_states", [batch, channels, half - 1, width // channels])
+    image = slide("embed_states", image, 2, half)
+    kernel = constant("kernel", random.normal(0, 0.7, (channels, 1, half, 1)).astype("f4"))
+    image = add("Conv", [image, kernel], "convolved", group=channels)
+    image = add("Transpose", [image], "time_first", perm=[0, 2, 1, 3])
+    flat = constant("flat", np.array([0, half, width], dtype=np.int64))
+    image = add("Reshape", [image, flat], "flattened")
+    hidden = add("Tanh", [add("Add", [embedded, image], "embedded_both")], "hidden_0")
+    # Attention to what the caches do not hold yet is masked.
+    state("processed_lens", [batch], count_type)
+    counted = add("Cast", ["processed_lens"], "counted", to=TensorProto.FLOAT)
+    counted = add("Unsqueeze", [counted, constant("last_axes", np.array([1, 2]))], "counted_3d")
+    ages = np.arange(left, 0, -1, dtype="f4")
+    ages = np.concatenate([ages, np.zeros(half, "f4")]).reshape(1, 1, -1)
+    empty = add("Greater", [constant("ages", ages), counted], "empty")
+    empty = add("Cast", [empty], "empty_numbers", to=TensorProto.FLOAT)
+    mask = add("Mul", [empty, constant("far_below", np.array(-30, dtype="f4"))], "mask")
     for layer in range(layers):
         state(f"cached_key_{layer}", [left, batch, width])
         state(f"cached_nonlin_attn_{layer}", [1, batch, left, width])
@@ -165,7 +202,8 @@ def zipformer2_like_encoder(path: Path, batch: str | int = "N", layers: int = 2)
         swapped = add("Transpose", [mixed], f"swapped_{layer}", perm=[1, 0, 2])
         keys = slide(f"cached_key_{layer}", swapped, 0)
         keys = add("Transpose", [keys], f"keys_{layer}", perm=[1, 2, 0])
-        scores = add("Softmax", [add("MatMul", [mixed, keys], f"scores_{layer}")], f"soft_{layer}")
+        scores = add("MatMul", [mixed, keys], f"scores_{layer}")
+        scores = add("Softmax", [add("Add", [scores, mask], f"masked_{layer}")], f"soft_{layer}")
         wide = add("Unsqueeze", [mixed, number(0)], f"wide_{layer}")
         values = slide(f"cached_nonlin_attn_{layer}", wide, 2)
         values = add("Squeeze", [values, number(0)], f"values_{layer}")
@@ -176,41 +214,46 @@ def zipformer2_like_encoder(path: Path, batch: str | int = "N", layers: int = 2)
         mean = add("Transpose", [mean], f"row_{layer}", perm=[0, 2, 1])
         both = add("Add", [attended, mean], f"both_{layer}")
         hidden = add("Tanh", [both], f"hidden_{layer + 1}")
-    state("embed_states", [batch, half, 3, width // 3])
-    shape = constant("embed_shape", np.array([0, half, 3, width // 3], dtype=np.int64))
-    add("Reshape", [hidden, shape], "new_embed_states")
-    state("processed_lens", [batch], TensorProto.INT64)
-    add("Add", ["processed_lens", number(half)], "new_processed_lens")
+    step = constant("step", np.array([half], dtype=counter))
+    add("Add", ["processed_lens", step], "new_processed_lens")
     add("Identity", [hidden], "encoder_out")
     graph = helper.make_graph(nodes, "zipformer2", inputs, outputs, constants)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    helper.set_model_props(model, {"T": "13", "decode_chunk_len": str(shift)})
+    metadata = {
+        **{"model_type": "zipformer2", "T": "13", "decode_chunk_len": str(shift)},
+        **{"num_encoder_layers": str(layers), "encoder_dims": str(width)},
+        **{"cnn_module_kernels": "31", "left_context_len": str(left), "num_heads": "1"},
+        **{"query_head_dims": str(width), "value_head_dims": str(width)},
+    }
+    helper.set_model_props(model, metadata)
     onnx.checker.check_model(model, full_check=True)
     onnx.save(model, path)
     return path
 
 
-def tiny_ctc(path: Path, tokens: int) -> Path:
+def tiny_ctc(path: Path, tokens: int, batch: str | int = "N", counter: str = "int64") -> Path:
     """Write a streaming CTC model with Zipformer2's interface, as sherpa-onnx loads it.
 
     Its log probabilities are those of `tokens` mel bins of every fourth frame: not speech
-    recognition, but each chunk gives many different tokens, some over its border.
+    recognition, but each chunk gives many different tokens, some over its border. Half of each
+    state fades with every chunk, and something is added.
     """
     value = helper.make_tensor_value_info
     shapes = {
-        "cached_key_0": [4, "N", 8],
-        "cached_nonlin_attn_0": [1, "N", 4, 12],
-        "cached_val1_0": [4, "N", 8],
-        "cached_val2_0": [4, "N", 8],
-        "cached_conv1_0": ["N", 16, 15],
-        "cached_conv2_0": ["N", 16, 15],
-        "embed_states": ["N", 128, 3, 19],
+        "cached_key_0": [4, batch, 8],
+        "cached_nonlin_attn_0": [1, batch, 4, 12],
+        "cached_val1_0": [4, batch, 8],
+        "cached_val2_0": [4, batch, 8],
+        "cached_conv1_0": [batch, 16, 15],
+        "cached_conv2_0": [batch, 16, 15],
+        "embed_states": [batch, 128, 3, 19],
     }
     states = [(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
-    states.append(("processed_lens", TensorProto.INT64, ["N"]))
-    inputs = [value("x", TensorProto.FLOAT, ["N", 45, 80])]
+    count_type = helper.np_dtype_to_tensor_dtype(np.dtype(counter))
+    states.append(("processed_lens", count_type, [batch]))
+    inputs = [value("x", TensorProto.FLOAT, [batch, 45, 80])]
     inputs += [value(*state) for state in states]
-    outputs = [value("log_probs", TensorProto.FLOAT, ["N", 8, tokens])]
+    outputs = [value("log_probs", TensorProto.FLOAT, [batch, 8, tokens])]
     outputs += [value(f"new_{name}", *kind) for name, *kind in states]
     constants = [
         helper.make_tensor(name, TensorProto.INT64, [len(numbers)], numbers)
@@ -219,13 +262,22 @@ def tiny_ctc(path: Path, tokens: int) -> Path:
             "end": [32, 10 + tokens],
             "axes": [1, 2],
             "steps": [4, 1],
-            "shift": [32],
         }.items()
     ]
+    constants.append(numpy_helper.from_array(np.array([32], dtype=counter), "shift"))
+    constants.append(numpy_helper.from_array(np.array(0.5, dtype="f4"), "half"))
+    random = np.random.default_rng(11)
+    for name, shape in shapes.items():
+        fresh = random.normal(size=[1 if size == batch else size for size in shape]).astype("f4")
+        constants.append(numpy_helper.from_array(fresh, f"{name}_fresh"))
     nodes = [
         helper.make_node("Slice", ["x", "start", "end", "axes", "steps"], ["bins"]),
         helper.make_node("LogSoftmax", ["bins"], ["log_probs"], axis=2),
-        *(helper.make_node("Identity", [name], [f"new_{name}"]) for name in shapes),
+        *(helper.make_node("Mul", [name, "half"], [f"{name}_halved"]) for name in shapes),
+        *(
+            helper.make_node("Add", [f"{name}_halved", f"{name}_fresh"], [f"new_{name}"])
+            for name in shapes
+        ),
         helper.make_node("Add", ["processed_lens", "shift"], ["new_processed_lens"]),
     ]
     graph = helper.make_graph(nodes, "ctc", inputs, outputs, constants)

@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from zipquant import config
+from zipquant import config, platforms
 from zipquant.errors import UserError
 
 
@@ -81,3 +81,43 @@ def test_conda_environment_has_the_same_pins():
     after = re.findall(r"rknn-toolkit2==\S+", (ROOT / "envs/zipquant.post-deploy.sh").read_text())
     assert {*pip, *after} == wanted
     assert "python=3.11" in environment["dependencies"]
+
+
+@pytest.mark.parametrize(
+    ("platform", "variant", "message"),
+    [
+        ("rk3588", {"dtype": "w4a16"}, "rk3588 has no w4a16. Known for it: w8a8, float16; w4a16"),
+        ("rk3588", {"dtype": "w4a16"}, "w4a16 is known for rk3576, rv1126b"),
+        ("rk3562", {"dtype": "w8a16"}, "rk3562 has no w8a16 (rknn-toolkit2 offers it, but aborts"),
+        ("rk3576", {"dtype": "w8a8", "algorithm": "gdq"}, "gdq does not go with w8a8. Known: nor"),
+        ("rk3576", {"dtype": "w8a8", "method": "group32"}, "Known: channel, layer"),
+        ("rk3576", {"dtype": "w4a16", "algorithm": "mmse"}, "mmse does not go with w4a16"),
+        ("rk3576", {"dtype": "w4a16", "io_dtype": "int8"}, "io_dtype int8 does not go with w4a16"),
+        ("rk3576", {"dtype": "w8a8", "rows": 61}, "variants.new.rows: 61 is more than calibration"),
+    ],
+)
+def test_what_a_platform_does_not_have_is_refused(settings, platform, variant, message):
+    changed = settings | {"platform": platform, "variants": {"new": variant}}
+    with pytest.raises(UserError, match=re.escape(message)):
+        config.validate(changed)
+
+
+def test_board_of_another_platform_is_refused(settings):
+    settings["evaluation"] |= {"target": "rk3566"}
+    with pytest.raises(UserError, match="a board with rk3566 does not run what is built for rk35"):
+        config.validate(settings)
+    settings["evaluation"] |= {"target": None, "device_id": "b1"}
+    with pytest.raises(UserError, match=r"evaluation\.device_id: it needs evaluation\.target"):
+        config.validate(settings)
+
+
+def test_what_a_platform_has_is_taken(settings):
+    variants = {
+        "small": {"dtype": "w4a16", "algorithm": "gdq", "method": "group32"},
+        "few": {"dtype": "w8a8", "algorithm": "mmse", "rows": 20},
+        "fp16": {"dtype": "float16"},
+    }
+    for platform in ("rk3576", "rv1126b"):
+        config.validate(settings | {"platform": platform, "variants": variants})
+    known = config.schema()["properties"]["platform"]["enum"]
+    assert known == list(platforms.PLATFORMS)

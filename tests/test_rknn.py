@@ -84,6 +84,17 @@ def test_what_a_stock_sherpa_onnx_refuses_is_told():
     assert "lacks model_type" in runtime.refusals(types, entries)[0]
     (reason,) = runtime.refusals(types, f"{whole};comment={'x' * 1000}")
     assert "bytes, of which 1023 are read" in reason
+    (reason,) = runtime.refusals(types, f"{whole};remark=a=b")
+    assert reason == "'Invalid custom string': 'remark=a=b' is not one key and one value"
+    (reason,) = runtime.refusals(types | {"processed_lens": "int32"}, whole)
+    assert "'Unsupported tensor type': processed_lens of type int32" in reason
+
+
+def test_zipformer2_is_asked_for_less():
+    types = {"x": "float16", "processed_lens": "int64"}
+    assert runtime.refusals(types, "model_type=zipformer2;T=45;decode_chunk_len=32") == []
+    (reason,) = runtime.refusals(types, "model_type=zipformer2;decode_chunk_len=32")
+    assert reason == "'Invalid custom string': it lacks T"
 
 
 def test_rows_that_the_toolkit_refuses_end_in_a_plain_error_and_no_model(model, tmp_path):

@@ -14,7 +14,14 @@ import pandas as pd
 import pytest
 import yaml
 
-from conftest import ROOT, SHARED_SPEECH, needs_shared_speech, tiny_encoder, write_audio
+from conftest import (
+    ROOT,
+    SHARED_SPEECH,
+    needs_shared_speech,
+    tiny_ctc,
+    tiny_encoder,
+    write_audio,
+)
 from zipquant import chunk_table, contract, index, manifest, rknn_file
 
 PARTS = ("Snakefile", "config.yaml", "rules", "scripts", "envs", "profiles", "models")
@@ -166,8 +173,13 @@ def test_bundle_is_complete_and_what_a_stock_sherpa_onnx_loads(finished):
     folder = finished / "results/bundle"
     manifest = json.loads((folder / "manifest.json").read_text())
     assert manifest["variant"] == "int8" and manifest["refusals"] == []
+    assert manifest["recognizer"]["joiner"]["same_argmax"] > 0.99
+    assert manifest["recognizer"]["decoder"]["sqnr_db"] > 50
     models = ("decoder.rknn", "encoder.rknn", "joiner.rknn")
-    assert sorted(manifest["files"]) == [*models, "tokens.txt"]
+    shared = [f"zipquant/{name}.py" for name in ("__init__", "errors", "fbank", "search")]
+    shared.append("zipquant/vocabulary.py")
+    described = ["encoder.json", "tokens.txt", "transcribe.py"]
+    assert sorted(manifest["files"]) == sorted([*models, *described, *shared])
     for name in models:
         assert (folder / name).read_bytes()[:4] == b"RKNN"
     encoder = finished / "results/variants/int8/encoder.rknn"
@@ -178,7 +190,8 @@ def test_bundle_is_complete_and_what_a_stock_sherpa_onnx_loads(finished):
     assert "--encoder=encoder.rknn --decoder=decoder.rknn" in page and "takes these files" in page
     with tarfile.open(finished / "results/bundle.tar") as tar:
         # Snakemake leaves a time stamp in a folder that a rule makes.
-        names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+        paths = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+        names = {path for path in paths if not path.startswith(".")}
         assert {name.removeprefix("bundle/") for name in tar.getnames()} == names
 
 
@@ -220,7 +233,7 @@ def test_evaluation_audio_reruns_no_build(project):
     write_audio(project / "audio/evaluation/new.wav", 1.0, 51)
     assert planned(project) == {
         **{"index": 1, "overlap": 1, "features": 1, "encode": 1, "evaluate": 2, "decode": 3},
-        **{"long_stream": 2},
+        **{"long_stream": 2, "verify": 1},
         **AFTER_DECODING,
     }
 
@@ -241,7 +254,7 @@ def test_changed_model_reruns_all_that_used_it(project):
     assert planned(project) == {
         **{"inspect": 1, "traces": len(shards(project)), "sample": 1, "calibration": 1},
         **{"prepare": 1, "quantize": 2, "encode": 1, "evaluate": 2, "long_stream": 2, "decode": 3},
-        **AFTER_DECODING,
+        **{"verify": 1, **AFTER_DECODING},
     }
 
 
@@ -267,7 +280,7 @@ def test_other_preparation_prepares_and_builds_anew_and_traces_nothing(project):
 def test_other_tokens_decode_anew_and_run_no_encoder(project):
     tokens = project / "models/demo/tokens.txt"
     tokens.write_text(tokens.read_text().replace("nine", "neun"))
-    assert planned(project) == {"decode": 3, "convert": 2, **AFTER_DECODING}
+    assert planned(project) == {"decode": 3, "convert": 2, "verify": 1, **AFTER_DECODING}
 
 
 def test_other_number_of_rows_draws_anew_and_traces_nothing(project):
@@ -331,6 +344,36 @@ def test_copied_project_reruns_nothing_and_jobs_do_not_grow_with_the_audio(proje
         **{"index": 3, "overlap": 1, "features": 3, "traces": 3, "sample": 1},
         **AFTER_SAMPLE,
     }
+
+
+def test_evaluation_without_a_board_ends_with_what_to_do(project):
+    before = (project / "results/variants/int8/encoder.rknn").read_bytes()
+    configure(project, evaluation={"target": "rk3588"})
+    done = snakemake(project)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stdout + done.stderr
+    message = r"^error: no rk3588 board can be used: connect it by USB .* set evaluation.target to"
+    assert re.search(message, done.stderr, re.MULTILINE)
+    assert (project / "results/variants/int8/encoder.rknn").read_bytes() == before
+
+
+def test_time_of_a_chunk_is_kept_beside_the_evaluation(finished):
+    (path,) = (finished / "results/evaluation/int8").glob("*.time.json")
+    found = json.loads(path.read_text())
+    assert found["target"] == "simulator" and found["chunks"] > 0
+    assert 0 < found["median_ms"] <= found["p95_ms"] <= found["max_ms"]
+
+
+def test_other_joiner_converts_it_anew_and_builds_no_encoder(project):
+    configure(project, recognizer={"joiner": "int8"})
+    rerun = {"encode_calibration": len(used_shards(project)), "convert": 1, "verify": 1}
+    rerun |= {"decode_rknn": 1, "score": 1, "bundle": 1, "report": 1}
+    assert planned(project) == rerun
+    run(project)
+    manifest = json.loads((project / "results/bundle/manifest.json").read_text())
+    assert manifest["recognizer"]["joiner"]["dtype"] == "int8"
+    assert manifest["refusals"] == []
+    assert "joiner int8" in (project / "results/bundle/README.md").read_text()
 
 
 AFTER_SAMPLE = {"calibration": 1, "prepare": 1, **AFTER_QUANTIZE, **AFTER_DECODING}
@@ -425,6 +468,31 @@ def refuse(project: Path, *arguments: str) -> str:
 def fresh(tmp_path):
     """A project that has not run yet."""
     return make_project(tmp_path / "project")
+
+
+def test_ctc_model_runs_through_to_a_bundle_by_config_alone(fresh):
+    model = tiny_ctc(fresh / "models/ctc.onnx", tokens=6, batch=1, counter="int32")
+    (fresh / "models/tokens.txt").write_text("<blk> 0\na 1\nb 2\n▁c 3\nd 4\n<unk> 5\n")
+    configure(fresh, model={"encoder": str(model)}, variants={"fp16": None})
+    run(fresh)
+    bundle = fresh / "results/bundle"
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    assert manifest["refusals"] == [] and manifest["recognizer"] == {}
+    assert not (bundle / "joiner.rknn").exists()
+    page = (bundle / "README.md").read_text()
+    assert "--zipformer2-ctc-model=encoder.rknn --tokens=tokens.txt" in page
+    assert "--decoder=" not in page and "takes these files" in page
+    described = json.loads((bundle / "encoder.json").read_text())
+    assert described["context"] is None
+    assert {state["dtype"] for state in described["states"]} == {"float32", "int64"}
+    report = json.loads((fresh / "results/report/report.json").read_text())
+    assert report["variants"]["int8"]["encoder_out"]["free-running"]["sqnr_db"] > 25
+
+
+def test_what_the_platform_does_not_have_is_refused(fresh):
+    configure(fresh, variants={"int8": {"dtype": "w4a16"}})
+    message = refuse(fresh)
+    assert "variants.int8: rk3588 has no w4a16. Known for it: w8a8, float16; w4a16" in message
 
 
 def test_folder_without_audio_is_refused(fresh):

@@ -8,10 +8,7 @@ import numpy as np
 import soundfile
 
 from zipquant.errors import UserError
-
-SAMPLE_RATE = 16000
-"""Hz; what every published streaming Zipformer is trained with and sherpa-onnx resamples to."""
-
+from zipquant.fbank import SAMPLE_RATE
 
 CLIPPED = 0.999
 """A sample of this size or more stands at full scale: 32735 of 32767 in 16 bits."""

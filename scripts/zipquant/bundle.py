@@ -2,14 +2,21 @@
 
 import shutil
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 
-from zipquant import evaluation, files, rknn_file, runtime
+from zipquant import evaluation, files, rknn_file, runtime, transcribe
+from zipquant.contract import Contract
 from zipquant.rknn_toolkit import ENCODER
+
+SCRIPT = "transcribe.py"
+"""What runs the bundle on a board without sherpa-onnx."""
+
+SHARED = ("__init__.py", "errors.py", "fbank.py", "search.py", "vocabulary.py")
+"""The modules of this library that it needs."""
 
 DECODER, JOINER, TOKENS = "decoder.rknn", "joiner.rknn", "tokens.txt"
 
@@ -17,10 +24,13 @@ DECODER, JOINER, TOKENS = "decoder.rknn", "joiner.rknn", "tokens.txt"
 def write(
     best_file: str | Path,
     scores_file: str | Path | None,
+    contract_file: str | Path,
     variants: Mapping[str, str | Path],
     tokens: str | Path | None,
     decoder: str | Path | None,
     joiner: str | Path | None,
+    verified: Sequence[str | Path],
+    audio: Mapping[str, Any],
     folder: str | Path,
     archive: str | Path,
 ) -> None:
@@ -29,10 +39,13 @@ def write(
     Args:
         best_file: JSON that names the variant, written by `choice.write`.
         scores_file: the error rates, written by `scoring.write`; None where no text is made.
+        contract_file: the encoder's contract.
         variants: build.json of each variant, with the encoder beside it.
         tokens: the tokens file; None where no text is made.
         decoder: the decoder's .rknn; None for a CTC model.
         joiner: the joiner's .rknn; None for a CTC model.
+        verified: JSON of how exact decoder and joiner are; none for a CTC model.
+        audio: the settings `channels` and `tail_padding`.
         folder: the folder to write.
         archive: the tar file to write, with the same content.
 
@@ -51,15 +64,27 @@ def write(
     for name, source in sources.items():
         if source:
             shutil.copyfile(source, folder / name)
+    library = Path(__file__).parent
+    shutil.copyfile(library / SCRIPT, folder / SCRIPT)
+    (folder / library.name).mkdir()
+    for name in SHARED:
+        shutil.copyfile(library / name, folder / library.name / name)
+    context = _context(build) if decoder else None
+    model = describe(Contract.load(contract_file), context, audio)
+    files.write_json(folder / transcribe.MODEL, model)
     manifest = {
         "variant": best,
         "refusals": refusals(folder),
         "build": {key: value for key, value in build.items() if key not in ("inputs", "outputs")},
         "choice": choice["why"],
+        "recognizer": {Path(path).stem: files.read_json(path) for path in verified},
         "accuracy": _accuracy(files.read_json(scores_file), best) if scores_file else None,
         "files": {
-            path.name: {"bytes": path.stat().st_size, "sha256": files.sha256(path)}
-            for path in sorted(folder.iterdir())
+            str(path.relative_to(folder)): {
+                "bytes": path.stat().st_size,
+                "sha256": files.sha256(path),
+            }
+            for path in _content(folder)
         },
     }
     files.write_json(folder / "manifest.json", manifest)
@@ -69,8 +94,35 @@ def write(
     page = environment.get_template("bundle.md.j2").render(manifest, transducer=bool(decoder))
     files.write_text(folder / "README.md", page)
     with files.atomic(archive) as temporary, tarfile.open(temporary, "w") as tar:
-        for path in sorted(folder.iterdir()):
-            tar.add(path, f"{folder.name}/{path.name}", filter=_plain)
+        for path in _content(folder):
+            tar.add(path, f"{folder.name}/{path.relative_to(folder)}", filter=_plain)
+
+
+def describe(contract: Contract, context: int | None, audio: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what `transcribe` must know of an encoder and of the audio, for `transcribe.MODEL`.
+
+    Args:
+        contract: the encoder's contract.
+        context: tokens that the decoder looks back; None for a CTC model.
+        audio: the settings `channels` and `tail_padding`.
+    """
+    # As in the .rknn, whose counters have 64 bits.
+    kinds = {"int32": "int64"}
+    return {
+        "chunk_frames": contract.chunk_frames,
+        "chunk_shift": contract.chunk_shift,
+        "context": context,
+        "channels": audio["channels"],
+        "tail_padding": audio["tail_padding"],
+        "states": [
+            {
+                "name": state.tensor.name,
+                "shape": list(state.tensor.shape),
+                "dtype": kinds.get(state.tensor.dtype, state.tensor.dtype),
+            }
+            for state in contract.states
+        ],
+    }
 
 
 def refusals(folder: Path) -> list[str]:
@@ -95,6 +147,15 @@ def _accuracy(scores: Mapping[str, Any], best: str) -> dict[str, Any]:
             if name in scores["models"]
         },
     }
+
+
+def _context(build: Mapping[str, Any]) -> int:
+    entries = dict(entry.split("=", 1) for entry in build["custom_string"].split(";"))
+    return int(entries["context_size"])
+
+
+def _content(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
 def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema
 import yaml
 
+from zipquant import platforms
 from zipquant.errors import UserError
 
 RESERVED = ("float", "rknn")
@@ -40,8 +41,31 @@ def validate(config: Mapping[str, Any]) -> None:
             for name in RESERVED
             if config["variants"].get(name)
         ]
+    if not lines:
+        lines = _impossible(config)
     if lines:
         raise UserError("config: " + "; ".join(lines))
+
+
+def _impossible(config: Mapping[str, Any]) -> list[str]:
+    """Return which settings, each right by itself, do not go together."""
+    variants = {name: settings for name, settings in config["variants"].items() if settings}
+    found = platforms.problems(config["platform"], variants)
+    target = config["evaluation"]["target"]
+    if target not in (None, config["platform"]):
+        found.append(
+            f"evaluation.target: a board with {target} does not run what is built for "
+            f"{config['platform']} (platform); give both alike"
+        )
+    if config["evaluation"]["device_id"] and not target:
+        found.append("evaluation.device_id: it needs evaluation.target, the board's platform")
+    most = config["calibration"]["rows"]
+    found += [
+        f"variants.{name}.rows: {settings['rows']} is more than calibration.rows, {most}"
+        for name, settings in variants.items()
+        if settings.get("rows", 0) > most
+    ]
+    return found
 
 
 def _explain(error: jsonschema.ValidationError) -> list[str]:

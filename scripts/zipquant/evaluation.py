@@ -1,5 +1,6 @@
 """Accuracy of a built variant against the float model, chunk by chunk, output by output."""
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,39 @@ SCHEMA = pyarrow.schema(
     ]
 )
 """Columns of an evaluation table."""
+
+
+class Timed:
+    """An encoder whose calls are timed.
+
+    Args:
+        encoder: the encoder.
+
+    Attributes:
+        seconds: how long each call took, in their order.
+    """
+
+    def __init__(self, encoder: Encoder):
+        self._encoder = encoder
+        self.seconds: list[float] = []
+
+    def run(
+        self, x: np.ndarray, states: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Run one chunk; see `streaming.Encoder.run`."""
+        start = time.perf_counter()
+        result = self._encoder.run(x, states)
+        self.seconds.append(time.perf_counter() - start)
+        return result
+
+    def summary(self) -> dict[str, float]:
+        """Return how many `chunks` ran, and median, 95th percentile and maximum in ms."""
+        found = {"chunks": len(self.seconds)}
+        if self.seconds:
+            parts = np.percentile(self.seconds, [50, 95, 100]) * 1000
+            names = ("median_ms", "p95_ms", "max_ms")
+            found |= dict(zip(names, parts.round(2).tolist(), strict=True))
+        return found
 
 
 def compare(reference: np.ndarray, candidate: np.ndarray) -> dict[str, float]:
@@ -126,8 +160,11 @@ def evaluate_shard(
     table_file: str | Path,
     encoded_file: str | Path,
     one_step_chunks: int,
+    target: str | None = None,
+    device_id: str | None = None,
+    time_file: str | Path | None = None,
 ) -> None:
-    """Evaluate a variant in the toolkit's simulator on a shard of the evaluation audio.
+    """Evaluate a variant in the toolkit's simulator, or on a board, on a shard of evaluation audio.
 
     A variant that could not be built gives files without content.
 
@@ -141,9 +178,13 @@ def evaluate_shard(
             `FREE_RUNNING`) and output, with the columns of `compare`.
         encoded_file: the frame file to write, of the free-running encoder outputs.
         one_step_chunks: see `evaluate`.
+        target: the platform of a connected board; None for the simulator.
+        device_id: see `rknn_toolkit.Board`.
+        time_file: the JSON file to write, of what ran it and how long a chunk took, see `Timed`;
+            None for none.
 
     Raises:
-        UserError: a file is damaged, or the simulator failed.
+        UserError: a file is damaged, the simulator failed, or there is no such board.
     """
     contract = Contract.load(contract_file)
     work = Path(work)
@@ -161,17 +202,27 @@ def evaluate_shard(
             return
         total = sum(contract.chunk_count(count) for count in reader.frame_counts)
         utterances = ((name, reader.frames(i)) for i, name in enumerate(reader.ids))
-        simulator = None
-        if total:  # else there is nothing to build one for
-            simulator = rknn_toolkit.Simulator(
-                Path(prepared), contract, work, build["platform"], build["dtype"]
+        candidate = None
+        if not total:  # there is nothing to run one for
+            pass
+        elif target:
+            rknn = work / rknn_toolkit.ENCODER
+            candidate = rknn_toolkit.Board(rknn, contract, target, device_id)
+        else:
+            settings = {key: build[key] for key in ("algorithm", "method") if key in build}
+            candidate = rknn_toolkit.Simulator(
+                Path(prepared), contract, work, build["platform"], build["dtype"], **settings
             )
+        timed = Timed(candidate)
         reference = OnnxEncoder(model, contract)
-        compared = evaluate(reference, simulator, contract, utterances, one_step_chunks, total)
+        compared = evaluate(reference, timed, contract, utterances, one_step_chunks, total)
         for utterance_id, encoded, rows in compared:
             writer.add(utterance_id, encoded)
             columns = list(zip(*rows, strict=True)) or [()] * len(SCHEMA)
             table.write_table(pyarrow.table(columns, schema=SCHEMA))
+    if time_file:
+        ran = {"target": target or "simulator", "device_id": device_id}
+        files.write_json(time_file, ran | timed.summary())
 
 
 def check_built(work: str | Path, build: Mapping[str, Any]) -> None:
@@ -195,8 +246,9 @@ def encode_shard(
     features: str | Path,
     encoded_file: str | Path,
     lanes: int,
+    utterances: Sequence[str] | None = None,
 ) -> None:
-    """Run the float encoder over a shard of the evaluation audio.
+    """Run the float encoder over a shard.
 
     Args:
         model: the encoder's ONNX file.
@@ -204,6 +256,7 @@ def encode_shard(
         features: the shard's feature file.
         encoded_file: the frame file to write, of the encoder outputs.
         lanes: see `streaming.stream`.
+        utterances: ids of those to run; None for all.
 
     Raises:
         UserError: a file is damaged.
@@ -211,7 +264,9 @@ def encode_shard(
     contract = Contract.load(contract_file)
     encoder = OnnxEncoder(model, contract)
     with FrameReader(features) as reader, FrameWriter(encoded_file) as writer:
-        counts = [contract.chunk_count(count) for count in reader.frame_counts]
+        wanted = set(reader.ids if utterances is None else utterances)
+        positions = [i for i, name in enumerate(reader.ids) if name in wanted]
+        counts = [contract.chunk_count(reader.frame_counts[i]) for i in positions]
         progress = Progress("chunks", sum(counts))
         encoded: list[list[np.ndarray]] = [[] for _ in counts]
         written = 0
@@ -220,12 +275,12 @@ def encode_shard(
             # Lanes end out of turn; the file keeps the order of the features.
             nonlocal written
             while written < len(counts) and len(encoded[written]) == counts[written]:
-                writer.add(reader.ids[written], _join(encoded[written]))
+                writer.add(reader.ids[positions[written]], _join(encoded[written]))
                 encoded[written].clear()
                 written += 1
 
-        utterances = (reader.frames(i) for i in range(len(reader.ids)))
-        for step in stream(encoder, contract, utterances, lanes):
+        frames = (reader.frames(i) for i in positions)
+        for step in stream(encoder, contract, frames, lanes):
             encoded[step.utterance].append(as_frames(step.encoder_out))
             progress.advance()
             write_finished()

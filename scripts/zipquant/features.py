@@ -6,42 +6,15 @@ Other front ends exist only to measure what became of older calibration sets.
 from collections.abc import Callable
 from pathlib import Path
 
-import kaldi_native_fbank as knf
 import numpy as np
 
 from zipquant import audio, front_ends, index
+from zipquant.fbank import fbank
 from zipquant.frame_store import FrameWriter
 from zipquant.progress import Progress
 
 FRAMES_PER_SECOND = 100
 """One frame each 10 ms (FrameExtractionOptions.frame_shift_ms, left at its default)."""
-
-
-def fbank(samples: np.ndarray) -> np.ndarray:
-    """Compute the features that sherpa-onnx feeds to a Zipformer.
-
-    The options are those of sherpa-onnx's csrc/features.cc: 16 kHz, 80 mel bins from 20 Hz to
-    -400 Hz (7,600 Hz), no dither, snip_edges false; kaldi's defaults for the rest (25 ms povey
-    window, 10 ms shift, DC removal and pre-emphasis 0.97 in each frame, log energies).
-
-    Args:
-        samples: float32 samples at 16 kHz in [-1, 1], shape (samples,).
-
-    Returns:
-        float32 log-mel features, shape (frames, 80), one frame each 10 ms.
-    """
-    options = knf.FbankOptions()
-    options.frame_opts.samp_freq = audio.SAMPLE_RATE
-    options.frame_opts.dither = 0
-    options.frame_opts.snip_edges = False
-    options.mel_opts.num_bins = 80
-    options.mel_opts.low_freq = 20
-    options.mel_opts.high_freq = -400
-    extractor = knf.OnlineFbank(options)
-    extractor.accept_waveform(audio.SAMPLE_RATE, samples)
-    extractor.input_finished()
-    frames = [extractor.get_frame(i) for i in range(extractor.num_frames_ready)]
-    return np.array(frames, dtype=np.float32).reshape(len(frames), options.mel_opts.num_bins)
 
 
 FRONT_ENDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {

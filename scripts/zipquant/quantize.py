@@ -13,9 +13,11 @@ from zipquant import (
     hybrid,
     isolation,
     long_stream,
+    platforms,
     rknn_file,
     rknn_toolkit,
     runtime,
+    subset,
     validation,
 )
 from zipquant.contract import Contract
@@ -67,6 +69,8 @@ def build_variant(
     method: str = "channel",
     io_dtype: str = "float16",
     running_mean: str = "float16",
+    rows: int | None = None,
+    sample: str | Path | None = None,
     context_size: int | None = None,
 ) -> None:
     """Build one variant of the encoder: `work`/encoder.rknn, and `work`/build.json beside it.
@@ -79,11 +83,13 @@ def build_variant(
         dataset: dataset.txt of the calibration set; not used for float16.
         work: the variant's folder.
         platform: the NPU, such as `rk3588`.
-        dtype: `w8a8` or `float16`.
-        algorithm: `normal`, `kl_divergence` or `mmse`.
-        method: `channel` or `layer`.
+        dtype: `w8a8`, `w4a16` or `float16`, as far as the platform has it.
+        algorithm: `normal`, `kl_divergence`, `mmse` or `gdq`, as far as they go with the type.
+        method: `channel`, `layer` or `group32`, as far as they go with the type.
         io_dtype: `float16` or `int8`, the type of the inputs and outputs that are not counters.
         running_mean: `float16` or `int8`, how running means among the states are computed.
+        rows: how many rows of the calibration set to take; None for all.
+        sample: the table of the set's rows; used with `rows` alone.
         context_size: tokens that the decoder looks back, which sherpa-onnx reads from the encoder's
             metadata; None where there is no decoder.
 
@@ -97,8 +103,11 @@ def build_variant(
     if context_size:
         metadata = contract.metadata | {"context_size": str(context_size)}
         contract = replace(contract, metadata=metadata)
-    if dtype != "float16":
+    if dtype != platforms.FLOAT16:
         validation.check(dataset, contract)
+        taken = work / TOOLKIT / rknn_toolkit.DATASET
+        subset.take(dataset, sample, rows, taken)
+        dataset = taken
     record = isolation.call(
         _build,
         model=Path(model),
@@ -109,6 +118,7 @@ def build_variant(
         dtype=dtype,
         algorithm=algorithm,
         method=method,
+        rows=rows,
         io_dtype=io_dtype,
         running_mean=running_mean,
     )
@@ -124,15 +134,18 @@ def _build(
     dtype: str,
     algorithm: str,
     method: str,
+    rows: int | None,
     io_dtype: str,
     running_mean: str,
 ) -> dict[str, Any]:
     """Run the toolkit, and return what build.json tells of the result."""
-    quantized = dtype != "float16"
+    quantized = dtype != platforms.FLOAT16
     means: dict[str, list[str]] = {}
     left: list[str] = []
 
     def keep_float16(graph_file: Path, config_file: Path) -> None:
+        if platforms.keeps_float16(dtype):
+            return
         graph = hybrid.Graph(graph_file)
         means.update(graph.running_means())
         left.extend(graph.cumulative_sums)
@@ -177,6 +190,7 @@ def _build(
         "platform": platform,
         "dtype": dtype,
         **({"algorithm": algorithm, "method": method, "io_dtype": io_dtype} if quantized else {}),
+        **({"rows": rows} if rows else {}),
         **({"running_mean": running_mean, "running_means": list(means)} if means else {}),
         **({"cumulative_sums": left} if quantized else {}),
         "stream_limit": limit,

@@ -11,8 +11,14 @@ KEYS = {
         *("model_type", "T", "decode_chunk_len", "num_encoder_layers", "encoder_dims"),
         *("attention_dims", "cnn_module_kernels", "left_context_len", "context_size"),
     ),
+    "zipformer2": ("model_type", "T", "decode_chunk_len"),
 }
-"""What it reads from the custom string, by model type (InitEncoder in the same file)."""
+"""What must stand in the custom string, by model type.
+
+For a Zipformer all that the runtime looks up (InitEncoder in the same file). For a Zipformer2 the
+frames of a chunk alone: a CTC model is asked for nothing else, and without them it ends with
+"Invalid T" (Init in csrc/rknn/online-zipformer-ctc-model-rknn.cc); of a transducer it looks up the
+others too, but a Zipformer2 has no attention_dims, and the states' shapes are the file's own."""
 
 LONGEST = 1024
 """Bytes of a custom string with its end (rknn_custom_string in rknn_api.h)."""
@@ -26,7 +32,11 @@ def refusals(types: Mapping[str, str], custom_string: str) -> list[str]:
         custom_string: the metadata in the file.
     """
     found = type_refusals(types)
-    entries = dict(entry.split("=", 1) for entry in custom_string.split(";") if "=" in entry)
+    fields = [field.split("=") for field in custom_string.split(";")]
+    broken = ["=".join(field) for field in fields if len(field) != 2]
+    if broken and custom_string:
+        found.append(f"'Invalid custom string': '{broken[0]}' is not one key and one value")
+    entries = dict(field for field in fields if len(field) == 2)
     missing = [key for key in KEYS.get(entries.get("model_type", ""), ()) if key not in entries]
     if "model_type" not in entries:
         missing.insert(0, "model_type")

@@ -1,0 +1,34 @@
+"""Log-mel features as sherpa-onnx computes them. They run on a board too, so they need little."""
+
+import kaldi_native_fbank as knf
+import numpy as np
+
+SAMPLE_RATE = 16000
+"""Hz; what every published streaming Zipformer is trained with and sherpa-onnx resamples to."""
+
+
+def fbank(samples: np.ndarray) -> np.ndarray:
+    """Compute the features that sherpa-onnx feeds to a Zipformer.
+
+    The options are those of sherpa-onnx's csrc/features.cc: 16 kHz, 80 mel bins from 20 Hz to
+    -400 Hz (7,600 Hz), no dither, snip_edges false; kaldi's defaults for the rest (25 ms povey
+    window, 10 ms shift, DC removal and pre-emphasis 0.97 in each frame, log energies).
+
+    Args:
+        samples: float32 samples at 16 kHz in [-1, 1], shape (samples,).
+
+    Returns:
+        float32 log-mel features, shape (frames, 80), one frame each 10 ms.
+    """
+    options = knf.FbankOptions()
+    options.frame_opts.samp_freq = SAMPLE_RATE
+    options.frame_opts.dither = 0
+    options.frame_opts.snip_edges = False
+    options.mel_opts.num_bins = 80
+    options.mel_opts.low_freq = 20
+    options.mel_opts.high_freq = -400
+    extractor = knf.OnlineFbank(options)
+    extractor.accept_waveform(SAMPLE_RATE, samples)
+    extractor.input_finished()
+    frames = [extractor.get_frame(i) for i in range(extractor.num_frames_ready)]
+    return np.array(frames, dtype=np.float32).reshape(len(frames), options.mel_opts.num_bins)

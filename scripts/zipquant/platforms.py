@@ -1,0 +1,92 @@
+"""What rknn-toolkit2 has for each NPU: types, algorithms and methods of quantization, as data.
+
+Measured with rknn-toolkit2 2.3.2: what its `config` takes, and what its builds make of it.
+Imported when the Snakefile is read, so it needs nothing but the standard library.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+FLOAT16 = "float16"
+"""The type that is not quantized; every platform has it."""
+
+W4A16 = "w4a16"
+"""4 bit weights; all that is computed with them, inputs and outputs included, is float16."""
+
+GDQ = "gdq"
+"""The algorithm that the toolkit does not offer in two steps (hybrid quantization)."""
+
+
+@dataclass(frozen=True)
+class Quantization:
+    """What goes with a quantized type.
+
+    Attributes:
+        algorithms: how ranges are chosen.
+        methods: what shares a scale in the weights.
+    """
+
+    algorithms: tuple[str, ...]
+    methods: tuple[str, ...]
+
+
+_INT8 = {"w8a8": Quantization(("normal", "kl_divergence", "mmse"), ("channel", "layer"))}
+_INT4 = {W4A16: Quantization(("normal", GDQ), ("channel", "group32"))}
+
+PLATFORMS: dict[str, dict[str, Quantization]] = {
+    "rk3588": _INT8,
+    "rk3576": _INT8 | _INT4,
+    "rk3568": _INT8,
+    "rk3566": _INT8,
+    "rk3562": _INT8,
+    "rv1126b": _INT8 | _INT4,
+}
+"""The quantized types of each platform."""
+
+CRASHES = {("rk3562", "w8a16"): "rknn-toolkit2 offers it, but aborts in the build"}
+"""What the toolkit takes for a platform and cannot build: version 2.3.2 ends with "buffer overflow"
+on every model that has weights."""
+
+
+def keeps_float16(dtype: str) -> bool:
+    """Return whether a type leaves all activations in float16, so that nothing is to be kept."""
+    return dtype in (FLOAT16, W4A16)
+
+
+def problems(platform: str, variants: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Return what a platform does not have of what the variants ask for, with what it has.
+
+    Args:
+        platform: the NPU, a key of `PLATFORMS`.
+        variants: the settings of each variant, by name.
+    """
+    found = []
+    for name, settings in variants.items():
+        problem = _problem(platform, settings)
+        if problem:
+            found.append(f"variants.{name}: {problem}")
+    return found
+
+
+def _problem(platform: str, settings: Mapping[str, Any]) -> str:
+    dtype = settings["dtype"]
+    if dtype == FLOAT16:
+        return ""
+    known = PLATFORMS[platform].get(dtype)
+    if known is None:
+        crash = CRASHES.get((platform, dtype))
+        others = [other for other, dtypes in PLATFORMS.items() if dtype in dtypes]
+        return (
+            f"{platform} has no {dtype}{f' ({crash})' if crash else ''}. Known for it: "
+            f"{', '.join([*PLATFORMS[platform], FLOAT16])}"
+            + (f"; {dtype} is known for {', '.join(others)}" if others else "")
+        )
+    for key, allowed in (("algorithm", known.algorithms), ("method", known.methods)):
+        if key in settings and settings[key] not in allowed:
+            return f"{key} {settings[key]} does not go with {dtype}. Known: {', '.join(allowed)}"
+    if dtype == W4A16:
+        for key in ("io_dtype", "running_mean"):
+            if settings.get(key, FLOAT16) != FLOAT16:
+                return f"{key} {settings[key]} does not go with {dtype}, which computes in float16"
+    return ""

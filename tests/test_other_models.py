@@ -1,0 +1,124 @@
+"""Zipformer2 transducers and CTC models: from real rows to the simulator, through one contract."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from conftest import make_audio, tiny_ctc, zipformer2_like_encoder
+from test_traces import trace
+from zipquant import calibration, contract, counters, evaluation, features, quantize, sampling
+from zipquant.rknn_toolkit import Simulator
+from zipquant.streaming import OnnxEncoder, stream
+
+
+def calibrate(folder: Path, model: Path, rows: int = 20) -> contract.Contract:
+    """Make a calibration set of made-up audio, as the workflow does, in a folder."""
+    audio = [features.fbank(make_audio(3 + seed, seed)) for seed in range(3)]
+    shape = trace(folder, model, audio, lanes=2)
+    tables = ("sample.tsv", "coverage.tsv", "outliers.tsv")
+    sampling.sample(
+        [folder / "t.parquet"],
+        folder / "model.json",
+        *(folder / name for name in tables),
+        strategy="coverage",
+        rows=rows,
+        seed=0,
+    )
+    calibration.write(
+        folder / "sample.tsv",
+        [folder / "t.h5"],
+        folder / "model.json",
+        folder / "dataset.txt",
+        folder / "arrays",
+    )
+    return shape
+
+
+def build(folder: Path, model: Path, **settings) -> dict:
+    """Build a variant of a model that is calibrated in the folder; return its record."""
+    settings = {"platform": "rk3588", "dtype": "w8a8", "context_size": 2} | settings
+    work = folder / "variant"
+    quantize.build_variant(
+        model, folder / "model.json", folder / "dataset.txt", work=work, **settings
+    )
+    return json.loads((work / "build.json").read_text())
+
+
+def errors(folder: Path, model: Path, shape: contract.Contract, record: dict) -> pd.DataFrame:
+    """Run unseen audio through the variant and onnxruntime; return the free-running figures."""
+    settings = [record[key] for key in ("platform", "dtype", "algorithm", "method")]
+    simulator = Simulator(model, shape, folder / "variant", *settings)
+    unseen = [("unseen", features.fbank(make_audio(4, 50)))]
+    compared = evaluation.evaluate(OnnxEncoder(model, shape), simulator, shape, unseen, 1)
+    rows = [row for _, _, found in compared for row in found]
+    table = pd.DataFrame(rows, columns=evaluation.SCHEMA.names)
+    figures = evaluation.summarize(table, ["mode", "output"])
+    return figures[figures["mode"] == evaluation.FREE_RUNNING].set_index("output")
+
+
+def transducer(path: Path) -> Path:
+    return zipformer2_like_encoder(path)
+
+
+def narrow_transducer(path: Path) -> Path:
+    return zipformer2_like_encoder(path, batch=1, counter="int32")
+
+
+def ctc(path: Path) -> Path:
+    return tiny_ctc(path, tokens=6, counter="int32")
+
+
+@pytest.mark.parametrize("make", [transducer, narrow_transducer, ctc])
+def test_int8_build_has_float16_borders_and_simulates_like_the_original(tmp_path, make):
+    model = make(tmp_path / "encoder.onnx")
+    shape = calibrate(tmp_path, model)
+    record = build(tmp_path, model)
+    types = record["inputs"] | record["outputs"]
+    assert types.pop("processed_lens") == types.pop("new_processed_lens") == "int64"
+    assert set(types.values()) == {"float16"} and "embed_states" in types
+    assert record["refusals"] == []
+    assert "model_type=zipformer2" in record["custom_string"].split(";")
+    figures = errors(tmp_path, model, shape, record)
+    assert figures.loc["new_processed_lens", "max_error"] == 0
+    # A wrong layout of a 4-D state, or a lost one, falls far below.
+    assert figures.drop("new_processed_lens")["sqnr_db"].min() > 25
+
+
+def test_widened_counter_changes_nothing_else(tmp_path):
+    model = narrow_transducer(tmp_path / "narrow.onnx")
+    counters.widen(model, tmp_path / "wide.onnx")
+    narrow, wide = (contract.inspect(tmp_path / f"{name}.onnx") for name in ("narrow", "wide"))
+    frames = features.fbank(make_audio(2))
+    steps = zip(
+        stream(OnnxEncoder(model, narrow), narrow, [frames]),
+        stream(OnnxEncoder(tmp_path / "wide.onnx", wide), wide, [frames]),
+        strict=True,
+    )
+    counter = [state.tensor.name for state in narrow.states].index("processed_lens")
+    for a, b in steps:
+        assert a.new_states[counter].dtype == np.int32
+        assert b.new_states[counter].dtype == np.int64
+        for x, y in zip(
+            [a.encoder_out, *a.new_states], [b.encoder_out, *b.new_states], strict=True
+        ):
+            np.testing.assert_array_equal(x, y)
+
+
+def test_outputs_in_another_order_are_put_right_for_the_runtime(tmp_path):
+    import onnx
+
+    model = transducer(tmp_path / "encoder.onnx")
+    proto = onnx.load(model)
+    first, *rest = proto.graph.output
+    del proto.graph.output[:]
+    proto.graph.output.extend([first, *reversed(rest)])
+    onnx.save(proto, model)
+    shape = calibrate(tmp_path, model)
+    record = build(tmp_path, model, dtype="float16") | {"algorithm": "", "method": ""}
+    content = (tmp_path / "variant/encoder.rknn").read_bytes()[: 1 << 16]
+    places = [content.index(f'"{name}":'.encode()) for name in shape.outputs]
+    assert places == sorted(places)
+    assert errors(tmp_path, model, shape, record)["sqnr_db"].min() > 50
