@@ -12,6 +12,8 @@ rule evaluate:
     output:
         table=result("evaluation/{variant}/{shard}.parquet"),
         encoded=result("encoded/{variant}/{shard}.h5"),
+        # The float model's inputs over the ranges that the variant was calibrated to.
+        histograms=result("evaluation/{variant}/{shard}.histograms.json"),
     log:
         log_of("evaluate/{variant}/{shard}"),
     benchmark:

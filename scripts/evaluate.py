@@ -13,4 +13,5 @@ run(
     table_file=snakemake.output.table,
     encoded_file=snakemake.output.encoded,
     one_step_chunks=snakemake.params.one_step_chunks,
+    histograms_file=snakemake.output.histograms,
 )

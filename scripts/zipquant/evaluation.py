@@ -1,6 +1,7 @@
 """Accuracy of a built variant against the float model, chunk by chunk, output by output."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from zipquant import files, rknn_toolkit
 from zipquant.contract import Contract
 from zipquant.errors import UserError
 from zipquant.frame_store import FrameReader, FrameWriter
+from zipquant.histograms import RANGES, Histograms
 from zipquant.progress import Progress
 from zipquant.streaming import Encoder, OnnxEncoder, stream
 
@@ -66,6 +68,7 @@ def evaluate(
     utterances: Iterable[tuple[str, np.ndarray]],
     one_step_chunks: int = 0,
     total: int = 0,
+    watch: Callable[[Sequence[np.ndarray]], None] | None = None,
 ) -> Iterator[tuple[str, np.ndarray, list[tuple]]]:
     """Run utterances through both models and compare every output of every chunk.
 
@@ -77,6 +80,7 @@ def evaluate(
         one_step_chunks: chunks of each utterance that are run one step too, spread evenly over
             it; 0 for all.
         total: how many chunks they have together, for the progress lines.
+        watch: is called with the inputs of the float model, x and the states, for each chunk.
 
     Yields:
         For each utterance its id, the candidate's free-running encoder output, float32
@@ -93,6 +97,8 @@ def evaluate(
         encoded: list[np.ndarray] = []
         rows: list[tuple] = []
         for step in stream(reference, contract, [frames]):
+            if watch:
+                watch(step.inputs)
             x, *float_states = step.inputs
             expected = [step.encoder_out, *step.new_states]
             # Both modes begin with the same zeros, so the first chunk is run once.
@@ -124,6 +130,7 @@ def evaluate_shard(
     table_file: str | Path,
     encoded_file: str | Path,
     one_step_chunks: int,
+    histograms_file: str | Path | None = None,
 ) -> None:
     """Evaluate a variant in the toolkit's simulator on a shard of the evaluation audio.
 
@@ -136,6 +143,8 @@ def evaluate_shard(
             `FREE_RUNNING`) and output, with the columns of `compare`.
         encoded_file: the frame file to write, of the free-running encoder outputs.
         one_step_chunks: see `evaluate`.
+        histograms_file: the JSON file to write, of the float model's inputs over the calibrated
+            ranges of the variant (`Histograms`); None for none.
 
     Raises:
         UserError: a file is damaged, or the simulator failed.
@@ -145,6 +154,9 @@ def evaluate_shard(
     build = files.read_json(work / "build.json")
     if files.sha256(work / "encoder.rknn") != build["rknn_sha256"]:
         raise UserError(f"{work} has been changed since it was built: delete it and run again")
+    histograms = Histograms()
+    if histograms_file:
+        histograms = Histograms.read([work / rknn_toolkit.TOOLKIT / RANGES]).empty()
     with (
         FrameReader(features) as reader,
         FrameWriter(encoded_file) as writer,
@@ -159,11 +171,16 @@ def evaluate_shard(
                 Path(model), contract, work, build["platform"], build["dtype"]
             )
         reference = OnnxEncoder(model, contract)
-        compared = evaluate(reference, simulator, contract, utterances, one_step_chunks, total)
+        watch = partial(histograms.add, contract)
+        compared = evaluate(
+            reference, simulator, contract, utterances, one_step_chunks, total, watch
+        )
         for utterance_id, encoded, rows in compared:
             writer.add(utterance_id, encoded)
             columns = list(zip(*rows, strict=True)) or [()] * len(SCHEMA)
             table.write_table(pyarrow.table(columns, schema=SCHEMA))
+    if histograms_file:
+        histograms.write(histograms_file)
 
 
 def encode_shard(

@@ -1,13 +1,17 @@
 """Building a variant: the toolkit called with everything checked before and after."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
+
 from zipquant import files, hybrid, rknn_file, rknn_toolkit, runtime, validation
 from zipquant.contract import Contract
 from zipquant.errors import UserError
+from zipquant.histograms import RANGES, Histograms
 
 
 def build_variant(
@@ -24,6 +28,8 @@ def build_variant(
     context_size: int | None = None,
 ) -> None:
     """Build one variant of the encoder: `work`/encoder.rknn, and `work`/build.json beside it.
+
+    The folder `work`/toolkit holds what the simulator is set up from, and `histograms.RANGES`.
 
     Args:
         model: the encoder's ONNX file.
@@ -51,10 +57,12 @@ def build_variant(
     if quantized:
         validation.check(dataset, contract)
     means: dict[str, list[str]] = {}
+    ranges: dict[str, tuple[float, float]] = {}
 
     def keep_float16(graph_file: Path, config_file: Path) -> None:
         graph = hybrid.Graph(graph_file)
         means.update(graph.running_means())
+        ranges.update(hybrid.input_ranges(config_file, [t.name for t in contract.inputs]))
         kept = graph.borders() if io_dtype == "float16" else []
         if running_mean == "float16":
             kept += [tensor for cone in means.values() for tensor in cone]
@@ -73,6 +81,8 @@ def build_variant(
         float16=keep_float16,
     )
     seconds = time.monotonic() - start
+    rows = _count_rows(dataset, contract, ranges) if quantized else Histograms()
+    rows.write(work / rknn_toolkit.TOOLKIT / RANGES)
     rknn = work / "encoder.rknn"
     types = rknn_file.io_types(rknn)
     inputs = [tensor.name for tensor in contract.inputs]
@@ -99,3 +109,15 @@ def build_variant(
         "outputs": {name: types[name] for name in contract.outputs},
     }
     files.write_json(work / "build.json", record)
+
+
+def _count_rows(
+    dataset: str | Path, contract: Contract, ranges: Mapping[str, tuple[float, float]]
+) -> Histograms:
+    """Return the histograms of a calibration set, one row in memory at a time."""
+    found = Histograms.of(ranges)
+    folder = Path(dataset).parent
+    for line in Path(dataset).read_text(encoding="utf-8").splitlines():
+        if line.strip():
+            found.add(contract, [np.load(folder / path) for path in line.split()])
+    return found
