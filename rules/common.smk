@@ -229,9 +229,11 @@ def made_files() -> list[str]:
     return sorted(set(sum(lists, [])))
 
 
-def templates(*names: str) -> list[str]:
+def templates(*patterns: str) -> list[str]:
     """Templates of pages; a changed one writes the page anew."""
-    return [os.path.relpath(SCRIPTS / f"zipquant/{name}.j2") for name in names]
+    folder = SCRIPTS / "zipquant/templates"
+    found = [path for pattern in patterns for path in folder.glob(f"{pattern}.j2")]
+    return sorted(os.path.relpath(path) for path in found)
 
 
 def show_summary() -> None:

@@ -1,4 +1,46 @@
 # Everything measured on one page.
+
+# The rules that end in it, in the order in which data flow, and what each takes files from. The
+# report draws it.
+FLOW = {
+    "index": [],
+    "inspect": [],
+    "overlap": ["index"],
+    "features": ["index"],
+    "traces": ["features", "inspect", "overlap"],
+    "sample": ["traces"],
+    "calibration": ["sample"],
+    "quantize": ["calibration"],
+    "evaluate": ["quantize", "features"],
+    "encode": ["features", "inspect", "overlap"],
+    "decode": ["evaluate", "encode"],
+    "choose": ["decode"],
+    "decode_rknn": ["choose"],
+    "score": ["decode_rknn"],
+}
+
+
+def report_jobs() -> list[str]:
+    """The jobs of those rules, as their benchmark files are called."""
+    shards = {name: shards_of(name) for name in SETS}
+    evaluated = [
+        f"{name}/{shard}" for name in VARIANTS for shard in shards["evaluation"]
+    ]
+    jobs = ["inspect", "overlap", "sample", "calibration", "choose", "score"]
+    for rule in ("index", "features"):
+        jobs += [f"{rule}/{name}/{shard}" for name in SETS for shard in shards[name]]
+    jobs += [f"traces/{shard}" for shard in shards["calibration"]]
+    jobs += [f"quantize/{variant}" for variant in VARIANTS]
+    jobs += [f"evaluate/{job}" for job in evaluated]
+    jobs += [
+        f"{rule}/{s}"
+        for rule in ("encode", "decode_rknn")
+        for s in shards["evaluation"]
+    ]
+    jobs += [f"decode/{FLOAT}/{shard}" for shard in shards["evaluation"]]
+    return [*jobs, *(f"decode/{job}" for job in evaluated)]
+
+
 rule report:
     input:
         model=ancient(config["model"]["encoder"]),
@@ -10,15 +52,21 @@ rule report:
         outliers=rules.sample.output.outliers,
         chunk_tables=rules.sample.input.tables,
         builds=expand(rules.quantize.output.build, variant=VARIANTS),
+        toolkits=expand(rules.quantize.output.toolkit, variant=VARIANTS),
         evaluations=expand(
             rules.evaluate.output.table,
+            variant=VARIANTS,
+            shard=shards_of("evaluation"),
+        ),
+        histograms=expand(
+            rules.evaluate.output.histograms,
             variant=VARIANTS,
             shard=shards_of("evaluation"),
         ),
         overlap=rules.overlap.output.table,
         scores=rules.score.output.scores if RECOGNIZER else [],
         texts=rules.score.output.texts if RECOGNIZER else [],
-        templates=templates("report.html", "report.md"),
+        templates=templates("report/*", "report/sections/*"),
         lib=lib("report"),
     output:
         html=result("report/index.html"),
@@ -38,6 +86,9 @@ rule report:
         variants=list(VARIANTS),
         warnings=WARNINGS,
         settings=config,
+        benchmarks=result("benchmarks"),
+        jobs=report_jobs(),
+        flow=FLOW,
     message:
         "Writing the report to {output.html}"
     script:
