@@ -41,4 +41,4 @@ onsuccess:
 
 
 onerror:
-    show_errors()
+    atexit.register(show_errors)

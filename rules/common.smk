@@ -236,24 +236,6 @@ def templates(*patterns: str) -> list[str]:
     return sorted(os.path.relpath(path) for path in found)
 
 
-def show_summary() -> None:
-    """Print the report's lines, at exit, so that they come last."""
-    summary = Path(result("report/summary.txt"))
-    if summary.exists():
-        print(f"report: {result('report/index.html')}", file=sys.stderr)
-        print(summary.read_text(), end="", file=sys.stderr)
-
-
-def show_errors() -> None:
-    """Repeat the errors of this run's jobs at the end, where they are looked for."""
-    for log in sorted(Path(result("logs")).rglob("*.log")):
-        if log.stat().st_mtime < STARTED:
-            continue
-        for line in log.read_text(errors="replace").splitlines():
-            if line.startswith("error: "):
-                print(f"{line}\n  (log: {log})", file=sys.stderr)
-
-
 def shard_audio(name: str) -> dict[int, list[manifest.Utterance]]:
     sharded = {}
     found = manifest.read(config["audio"][name])

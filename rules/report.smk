@@ -69,7 +69,12 @@ rule report:
         templates=templates("report/*", "report/sections/*"),
         lib=lib("report"),
     output:
-        html=result("report/index.html"),
+        html=report(
+            result("report/index.html"),
+            caption="captions/report.rst",
+            category="Accuracy",
+            labels={"what": "the whole report"},
+        ),
         markdown=result("report/report.md"),
         json=result("report/report.json"),
         summary=result("report/summary.txt"),

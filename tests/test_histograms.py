@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
+from conftest import tiny_encoder
 from zipquant.contract import inspect
 from zipquant.histograms import BESIDE, INSIDE, Histogram, Histograms
-
-from conftest import tiny_encoder
 
 
 def test_counts_lie_where_numpy_puts_them():

@@ -124,38 +124,33 @@ def verdict(report: Mapping[str, Any], chosen: str | None) -> dict[str, Any]:
     built = {name: entry for name, entry in variants.items() if not entry["failure"]}
     best = chosen or _highest(built)
     failed = [name for name in variants if name not in built]
-    sentences = [f"{name} could not be built: {variants[name]['failure']}" for name in failed]
+    failures = [f"{name} could not be built: {variants[name]['failure']}" for name in failed]
     if best is None or best not in built:
         headline = "There is nothing to deploy: no variant was built and evaluated."
-        return {"best": None, "headline": headline, "tiles": [], "sentences": sentences}
+        return {"best": None, "headline": headline, "tiles": [], "sentences": failures}
     build, figures = built[best]["build"], built[best]["encoder_out"]
-    lead, tiles = f"Deploy {best}", []
+    lead, tiles, sentences = f"Deploy {best}", [], []
     if scores := report["recognition"]:
-        loss, tile, said = _accuracy(scores, best)
+        loss, tile, sentences = _accuracy(scores, best)
         lead += f": {loss}"
         tiles.append(tile)
-        sentences = [*said, *sentences]
     size, small = _sizes(report, built, best)
     tiles.append(size)
     compared = f"its file is {size['against']}"
     if figures:
         free = figures[evaluation.FREE_RUNNING]["sqnr_db"]
-        tiles.append(
-            {
-                "what": "encoder output",
-                "figure": _db(free),
-                "against": "SQNR, on its own states; 10 dB more is a third of the error",
-            }
-        )
+        said = "SQNR, on its own states; 10 dB more is a third of the error"
+        tiles.append(_tile("encoder output", _db(free), said))
         if not scores:
             lead += f": its encoder output is {_db(free)} above its error"
     if build["refusals"]:
         tiles.append(_tile("stock sherpa-onnx", "refuses it", build["refusals"][0]))
     else:
         tiles.append(_tile("stock sherpa-onnx", "loads it", "types and metadata, read back"))
-    sentences.insert(len(sentences) - len(failed), f"Its file is {small}.")
+    sentences.append(f"Its file is {small}.")
     if fall := built[best]["drift"]:
-        sentences.insert(len(sentences) - len(failed), _drift_sentence(fall))
+        sentences.append(_drift_sentence(fall))
+    sentences += failures
     sentences.append(
         "All figures are measured in the simulator of rknn-toolkit2"
         + (", the error rates with greedy search." if scores else "; no text was made.")
@@ -231,7 +226,7 @@ def _times(size: float, other: float) -> str:
 
 
 def _tile(what: str, figure: str, against: str) -> dict[str, str]:
-    return {"what": what, "figure": figure, "against": against}
+    return {"what": what, "figure": figure, "against": against.replace(" %", "\u00a0%")}
 
 
 def _drift_sentence(fall: Mapping[str, Any]) -> str:
