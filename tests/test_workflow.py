@@ -726,7 +726,7 @@ def test_failed_build_leaves_no_model_and_a_plain_error(project):
     assert (log, empty) == ("  (log: results/logs/quantize/int8.log)", "")
     assert "go on with: snakemake --cores 2 --configfile my.yaml" in mend
     # One line a job: no list of its inputs, no exit code of its command.
-    assert "lib" not in done.stderr and "CalledProcessError" not in done.stderr
+    assert "scripts/job.py" not in done.stderr and "CalledProcessError" not in done.stderr
     assert not (project / "results/variants/int8/encoder.rknn").exists()
 
 

@@ -307,7 +307,9 @@ def _plots(
         found["inputs"] = _histogram_plots(shown_variant, *histograms[shown_variant])
     if report["jobs"]:
         slowest = max(report["jobs"], key=lambda name: report["jobs"][name]["seconds"])
-        title = f"The rule {slowest} takes the longest: {report['jobs'][slowest]['seconds']:.0f} s"
+        title = (
+            f"The rule {slowest} takes the longest: {report['jobs'][slowest]['seconds']:.0f}\u00a0s"
+        )
         found["flow"] = {"title": title, "svg": plots.flow(report["jobs"])}
     return found
 
