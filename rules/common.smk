@@ -236,6 +236,27 @@ def templates(*patterns: str) -> list[str]:
     return sorted(os.path.relpath(path) for path in found)
 
 
+def report_jobs() -> list[str]:
+    """The jobs of the rules that end in the report, as their benchmark files are called."""
+    shards = {name: shards_of(name) for name in SETS}
+    evaluated = [
+        f"{name}/{shard}" for name in VARIANTS for shard in shards["evaluation"]
+    ]
+    jobs = ["inspect", "overlap", "sample", "calibration", "choose", "score"]
+    for stage in ("index", "features"):
+        jobs += [f"{stage}/{name}/{shard}" for name in SETS for shard in shards[name]]
+    jobs += [f"traces/{shard}" for shard in shards["calibration"]]
+    jobs += [f"quantize/{variant}" for variant in VARIANTS]
+    jobs += [f"evaluate/{job}" for job in evaluated]
+    jobs += [
+        f"{stage}/{s}"
+        for stage in ("encode", "decode_rknn")
+        for s in shards["evaluation"]
+    ]
+    jobs += [f"decode/{FLOAT}/{shard}" for shard in shards["evaluation"]]
+    return [*jobs, *(f"decode/{job}" for job in evaluated)]
+
+
 def shard_audio(name: str) -> dict[int, list[manifest.Utterance]]:
     sharded = {}
     found = manifest.read(config["audio"][name])

@@ -20,27 +20,6 @@ FLOW = {
 }
 
 
-def report_jobs() -> list[str]:
-    """The jobs of those rules, as their benchmark files are called."""
-    shards = {name: shards_of(name) for name in SETS}
-    evaluated = [
-        f"{name}/{shard}" for name in VARIANTS for shard in shards["evaluation"]
-    ]
-    jobs = ["inspect", "overlap", "sample", "calibration", "choose", "score"]
-    for rule in ("index", "features"):
-        jobs += [f"{rule}/{name}/{shard}" for name in SETS for shard in shards[name]]
-    jobs += [f"traces/{shard}" for shard in shards["calibration"]]
-    jobs += [f"quantize/{variant}" for variant in VARIANTS]
-    jobs += [f"evaluate/{job}" for job in evaluated]
-    jobs += [
-        f"{rule}/{s}"
-        for rule in ("encode", "decode_rknn")
-        for s in shards["evaluation"]
-    ]
-    jobs += [f"decode/{FLOAT}/{shard}" for shard in shards["evaluation"]]
-    return [*jobs, *(f"decode/{job}" for job in evaluated)]
-
-
 rule report:
     input:
         model=ancient(config["model"]["encoder"]),
