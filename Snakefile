@@ -45,4 +45,4 @@ onsuccess:
 
 
 onerror:
-    show_errors()
+    atexit.register(show_errors)

@@ -7,7 +7,12 @@ rule sample:
     output:
         sample=result("calibration/sample.tsv"),
         # Which part of each tensor's range the sample covers, and what was left out as broken.
-        coverage=result("calibration/coverage.tsv"),
+        coverage=report(
+            result("calibration/coverage.tsv"),
+            caption="captions/coverage.rst",
+            category="Calibration set",
+            labels={"what": "coverage of each tensor"},
+        ),
         outliers=result("calibration/outliers.tsv"),
     log:
         log_of("sample"),

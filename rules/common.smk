@@ -279,9 +279,11 @@ def made_files() -> list[str]:
     return sorted(set(sum(lists, [])))
 
 
-def templates(*names: str) -> list[str]:
+def templates(*patterns: str) -> list[str]:
     """Templates of pages; a changed one writes the page anew."""
-    return [os.path.relpath(SCRIPTS / f"zipquant/{name}.j2") for name in names]
+    folder = SCRIPTS / "zipquant/templates"
+    found = [path for pattern in patterns for path in folder.glob(f"{pattern}.j2")]
+    return sorted(os.path.relpath(path) for path in found)
 
 
 def build_failed_ones_again() -> None:
@@ -300,22 +302,29 @@ def build_failed_ones_again() -> None:
             os.utime(build, (LONG_AGO, LONG_AGO))
 
 
-def show_summary() -> None:
-    """Print the report's lines, at exit, so that they come last."""
-    summary = Path(result("report/summary.txt"))
-    if summary.exists():
-        print(f"report: {result('report/index.html')}", file=sys.stderr)
-        print(summary.read_text(), end="", file=sys.stderr)
-
-
-def show_errors() -> None:
-    """Repeat the errors of this run's jobs at the end, where they are looked for."""
-    for log in sorted(Path(result("logs")).rglob("*.log")):
-        if log.stat().st_mtime < STARTED:
-            continue
-        for line in log.read_text(errors="replace").splitlines():
-            if line.startswith("error: "):
-                print(f"{line}\n  (log: {log})", file=sys.stderr)
+def report_jobs() -> list[str]:
+    """The jobs of the rules that end in the report, as their benchmark files are called."""
+    shards = {name: shards_of(name) for name in SETS}
+    evaluated = [
+        f"{name}/{shard}" for name in VARIANTS for shard in shards["evaluation"]
+    ]
+    jobs = ["inspect", "overlap", "sample", "calibration", "prepare", "choose", "score"]
+    for stage in ("index", "features"):
+        jobs += [f"{stage}/{name}/{shard}" for name in SETS for shard in shards[name]]
+    jobs += [f"traces/{shard}" for shard in shards["calibration"]]
+    jobs += [
+        f"{stage}/{variant}"
+        for stage in ("quantize", "long_stream")
+        for variant in VARIANTS
+    ]
+    jobs += [f"evaluate/{job}" for job in evaluated]
+    jobs += [
+        f"{stage}/{s}"
+        for stage in ("encode", "decode_rknn")
+        for s in shards["evaluation"]
+    ]
+    jobs += [f"decode/{FLOAT}/{shard}" for shard in shards["evaluation"]]
+    return [*jobs, *(f"decode/{job}" for job in evaluated)]
 
 
 def shard_audio(name: str) -> dict[int, list[manifest.Utterance]]:

@@ -1,10 +1,22 @@
-# What the console shows: one line a job, when it is done; a dry run is left as Snakemake prints it.
+# What the console shows: one line a job, when it is done; on a failure, at the end, what each failed
+# job has said last. A dry run is left as Snakemake prints it.
 
 import atexit
 import logging
+import re
+import shlex
 
 from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
+
+TAIL_LINES = 8
+
+# What Snakemake says of itself and of every run alike.
+CHATTER = (
+    *("Select jobs to execute", "Execute "),
+    *("Assuming unrestricted shared filesystem", "Using shell", "Conda environments"),
+    *("Rules claiming more threads", "Exiting because a job execution failed"),
+)
 
 
 class OneLineAJob(logging.Filter):
@@ -13,28 +25,108 @@ class OneLineAJob(logging.Filter):
     def __init__(self):
         super().__init__()
         self.messages = {}
+        self.begun = {}
         self.finished = []
+        # Of each failed job: what it was doing, and its logs.
+        self.failed = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         event = getattr(record, "event", None)
         if event == LogEvent.JOB_INFO:
             self.messages[record.jobid] = record.rule_msg or record.rule_name
+            self.begun[record.jobid] = time.monotonic()
             return False
         if event == LogEvent.JOB_FINISHED:
             self.finished.append(record.job_id)
+            self.failed.pop(record.job_id, None)
             return False
         if event == LogEvent.PROGRESS:
-            done = ", ".join(self.messages.get(job, "") for job in self.finished)
+            done = ", ".join(self.told(job) for job in self.finished)
             self.finished.clear()
             record.event, record.args = None, ()
             record.msg = f"[{record.done:>3} of {record.total}] {done}"
             return True
+        if event == LogEvent.JOB_ERROR:
+            # Without the settings that follow in some.
+            name = self.messages.get(record.jobid, record.rule_name).split(": ")[0]
+            self.failed[record.jobid] = (name, list(record.log))
+            # Without a log there is nothing to say at the end but what Snakemake says now.
+            if not said(record.log):
+                return True
+            record.event, record.args, record.msg = None, (), f"failed: {name}"
+            return True
+        if event == LogEvent.ERROR and said(sorted_logs()):
+            # The job's command and exit code; the log says why.
+            return not record.getMessage().startswith(
+                ("RuleException", "CalledProcess")
+            )
         if record.getMessage().startswith("Nothing to be done"):
             atexit.register(show_summary)
-        return not record.getMessage().startswith(
-            ("Select jobs to execute", "Execute ")
+        return not record.getMessage().startswith(CHATTER)
+
+    def told(self, job: int) -> str:
+        """What a job has done, and how long it took where that is worth telling."""
+        seconds = time.monotonic() - self.begun.get(job, time.monotonic())
+        return self.messages.get(job, "") + (
+            f" ({seconds:.0f} s)" if seconds >= 2 else ""
         )
 
 
+def show_summary() -> None:
+    """Print the report's lines, at exit, so that they come last."""
+    summary = Path(result("report/summary.txt"))
+    if summary.exists():
+        print(f"report: {result('report/index.html')}", file=sys.stderr)
+        print(summary.read_text(), end="", file=sys.stderr)
+
+
+def sorted_logs() -> list[Path]:
+    """The logs that this run's jobs have written."""
+    logs = sorted(Path(result("logs")).rglob("*.log"))
+    return [log for log in logs if log.stat().st_mtime >= STARTED]
+
+
+def said(logs) -> list[str]:
+    """The lines to repeat of some logs: the errors, else the last ones; a file may be missing."""
+    found = []
+    for path in map(Path, logs):
+        if not path.is_file() or path.stat().st_mtime < STARTED:
+            continue
+        # The toolkit's progress bars overwrite their line: what stands there in the end counts.
+        text = path.read_text(errors="replace").replace("\r", "\n")
+        lines = [
+            re.sub(r"\x1b\[[\d;]*m", "", line).rstrip() for line in text.splitlines()
+        ]
+        errors = [line for line in lines if line.startswith("error: ")]
+        found += errors or [line for line in lines if line][-TAIL_LINES:]
+    return found
+
+
+def show_errors() -> None:
+    """Repeat what this run's failed jobs have said last at the end, where it is looked for."""
+    failed = console.failed.values()
+    told = {str(log) for _, logs in failed for log in logs}
+    # Jobs of which Snakemake has not said which have failed, such as those of a group.
+    others = [
+        ("", [log]) for log in sorted_logs() if str(log) not in told and errors_in(log)
+    ]
+    for name, logs in (*failed, *others):
+        print(f"\n{name} failed:" if name else "", file=sys.stderr)
+        for line in said(logs):
+            print(line if line.startswith("error: ") else f"  {line}", file=sys.stderr)
+        for log in logs:
+            print(f"  (log: {log})", file=sys.stderr)
+    command = shlex.join(["snakemake", *sys.argv[1:]])
+    print(
+        f"\nWhat is finished is kept. When that is mended, go on with: {command}",
+        file=sys.stderr,
+    )
+
+
+def errors_in(log: Path) -> bool:
+    return any(line.startswith("error: ") for line in said([log]))
+
+
+console = OneLineAJob()
 if workflow.is_main_process and not workflow.dryrun:
-    logger.addFilter(OneLineAJob())
+    logger.addFilter(console)

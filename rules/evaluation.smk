@@ -13,6 +13,8 @@ rule evaluate:
         table=result("evaluation/{variant}/{shard}.parquet"),
         encoded=result("encoded/{variant}/{shard}.h5"),
         time=result("evaluation/{variant}/{shard}.time.json"),
+        # The float model's inputs over the ranges that the variant was calibrated to.
+        histograms=result("evaluation/{variant}/{shard}.histograms.json"),
     log:
         log_of("evaluate/{variant}/{shard}"),
     benchmark:

@@ -168,7 +168,12 @@ rule score:
         lib=lib("score"),
     output:
         scores=result("scores/scores.json"),
-        texts=result("scores/texts.tsv"),
+        texts=report(
+            result("scores/texts.tsv"),
+            caption="captions/texts.rst",
+            category="Accuracy",
+            labels={"what": "texts of all models"},
+        ),
     log:
         log_of("score"),
     benchmark:

@@ -1,4 +1,27 @@
 # Everything measured on one page.
+
+# The rules that end in it, in the order in which data flow, and what each takes files from. The
+# report draws it.
+FLOW = {
+    "index": [],
+    "inspect": [],
+    "overlap": ["index"],
+    "features": ["index"],
+    "traces": ["features", "inspect", "overlap"],
+    "sample": ["traces"],
+    "calibration": ["sample"],
+    "prepare": ["calibration"],
+    "quantize": ["prepare"],
+    "evaluate": ["quantize", "features"],
+    "long_stream": ["quantize", "features"],
+    "encode": ["features", "inspect", "overlap"],
+    "decode": ["evaluate", "encode"],
+    "choose": ["decode"],
+    "decode_rknn": ["choose"],
+    "score": ["decode_rknn"],
+}
+
+
 rule report:
     input:
         model=ancient(config["model"]["encoder"]),
@@ -10,16 +33,27 @@ rule report:
         outliers=rules.sample.output.outliers,
         chunk_tables=rules.sample.input.tables,
         builds=expand(rules.quantize.output.build, variant=VARIANTS),
+        toolkits=expand(rules.quantize.output.toolkit, variant=VARIANTS),
         evaluations=evaluations(),
+        histograms=expand(
+            rules.evaluate.output.histograms,
+            variant=VARIANTS,
+            shard=shards_of("evaluation"),
+        ),
         long_streams=expand(rules.long_stream.output.stream, variant=VARIANTS),
         best=rules.choose.output.best,
         overlap=rules.overlap.output.table,
         scores=rules.score.output.scores if RECOGNIZER else [],
         texts=rules.score.output.texts if RECOGNIZER else [],
-        templates=templates("report.html", "report.md"),
+        templates=templates("report/*", "report/sections/*"),
         lib=lib("report"),
     output:
-        html=result("report/index.html"),
+        html=report(
+            result("report/index.html"),
+            caption="captions/report.rst",
+            category="Accuracy",
+            labels={"what": "the whole report"},
+        ),
         markdown=result("report/report.md"),
         json=result("report/report.json"),
         summary=result("report/summary.txt"),
@@ -36,6 +70,9 @@ rule report:
         variants=list(VARIANTS),
         warnings=WARNINGS,
         settings=config,
+        benchmarks=result("benchmarks"),
+        jobs=report_jobs(),
+        flow=FLOW,
     message:
         "Writing the report to {output.html}"
     script:

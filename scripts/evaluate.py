@@ -17,4 +17,5 @@ run(
     one_step_chunks=snakemake.params.one_step_chunks,
     target=snakemake.params.target,
     device_id=snakemake.params.device_id,
+    histograms_file=snakemake.output.histograms,
 )

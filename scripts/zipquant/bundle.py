@@ -89,7 +89,9 @@ def write(
     }
     files.write_json(folder / "manifest.json", manifest)
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     page = environment.get_template("bundle.md.j2").render(manifest, transducer=bool(decoder))
     files.write_text(folder / "README.md", page)

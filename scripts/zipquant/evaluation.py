@@ -1,7 +1,8 @@
 """Accuracy of a built variant against the float model, chunk by chunk, output by output."""
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from zipquant import files, rknn_toolkit
 from zipquant.contract import Contract
 from zipquant.errors import UserError
 from zipquant.frame_store import FrameReader, FrameWriter
+from zipquant.histograms import RANGES, Histograms
 from zipquant.progress import Progress
 from zipquant.streaming import Encoder, OnnxEncoder, stream
 
@@ -101,6 +103,7 @@ def evaluate(
     utterances: Iterable[tuple[str, np.ndarray]],
     one_step_chunks: int = 0,
     total: int = 0,
+    watch: Callable[[Sequence[np.ndarray]], None] | None = None,
 ) -> Iterator[tuple[str, np.ndarray, list[tuple]]]:
     """Run utterances through both models and compare every output of every chunk.
 
@@ -112,6 +115,7 @@ def evaluate(
         one_step_chunks: chunks of each utterance that are run one step too, spread evenly over
             it; 0 for all.
         total: how many chunks they have together, for the progress lines.
+        watch: is called with the inputs of the float model, x and the states, for each chunk.
 
     Yields:
         For each utterance its id, the candidate's free-running encoder output, float32
@@ -128,6 +132,8 @@ def evaluate(
         encoded: list[np.ndarray] = []
         rows: list[tuple] = []
         for step in stream(reference, contract, [frames]):
+            if watch:
+                watch(step.inputs)
             x, *float_states = step.inputs
             expected = [step.encoder_out, *step.new_states]
             # Both modes begin with the same zeros, so the first chunk is run once.
@@ -163,6 +169,7 @@ def evaluate_shard(
     target: str | None = None,
     device_id: str | None = None,
     time_file: str | Path | None = None,
+    histograms_file: str | Path | None = None,
 ) -> None:
     """Evaluate a variant in the toolkit's simulator, or on a board, on a shard of evaluation audio.
 
@@ -182,6 +189,8 @@ def evaluate_shard(
         device_id: see `rknn_toolkit.Board`.
         time_file: the JSON file to write, of what ran it and how long a chunk took, see `Timed`;
             None for none.
+        histograms_file: the JSON file to write, of the float model's inputs over the calibrated
+            ranges of the variant (`Histograms`); None for none.
 
     Raises:
         UserError: a file is damaged, the simulator failed, or there is no such board.
@@ -190,8 +199,11 @@ def evaluate_shard(
     work = Path(work)
     build = files.read_json(work / "build.json")
     failed = "failure" in build
+    histograms = Histograms()
     if not failed:
         check_built(work, build)
+        if histograms_file:
+            histograms = Histograms.read([work / rknn_toolkit.TOOLKIT / RANGES]).empty()
     with (
         FrameReader(features) as reader,
         FrameWriter(encoded_file) as writer,
@@ -215,7 +227,8 @@ def evaluate_shard(
             )
         timed = Timed(candidate)
         reference = OnnxEncoder(model, contract)
-        compared = evaluate(reference, timed, contract, utterances, one_step_chunks, total)
+        watch = partial(histograms.add, contract)
+        compared = evaluate(reference, timed, contract, utterances, one_step_chunks, total, watch)
         for utterance_id, encoded, rows in compared:
             writer.add(utterance_id, encoded)
             columns = list(zip(*rows, strict=True)) or [()] * len(SCHEMA)
@@ -223,6 +236,8 @@ def evaluate_shard(
     if time_file:
         ran = {"target": target or "simulator", "device_id": device_id}
         files.write_json(time_file, ran | timed.summary())
+    if histograms_file:
+        histograms.write(histograms_file)
 
 
 def check_built(work: str | Path, build: Mapping[str, Any]) -> None:

@@ -143,8 +143,34 @@ def set_float16(config: str | Path, tensors: Sequence[str]) -> None:
         raise UserError(f"{path} has been changed: delete the variant's folder and run again")
     if not tensors:
         return
-    quantized = yaml.load(rest, Loader=yaml.CSafeLoader)["quantize_parameters"]
+    quantized = _parameters(rest)
     # A running mean that is an output is named as both; the toolkit refuses a name given twice.
     names = [name for name in dict.fromkeys(tensors) if name in quantized]
     lines = [f"    {json.dumps(name)}: {FLOAT16}" for name in names]
     files.write_text(path, "\n".join(["custom_quantize_layers:", *lines, rest]))
+
+
+def input_ranges(config: str | Path, inputs: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Return the calibrated ranges of a model's inputs, read from the toolkit's `.cfg` file.
+
+    They are what the algorithm has made of the calibration rows: their minimum and maximum
+    (normal), or a narrower range (kl_divergence, mmse). With float16 borders the input itself is
+    not quantized; the tensors behind it, which hold the same values in other shapes or beside
+    others, are.
+
+    Args:
+        config: the file.
+        inputs: names of the model's inputs; those that the toolkit does not quantize, such as
+            integers, have no range.
+    """
+    parameters = _parameters(Path(config).read_text(encoding="utf-8"))
+    entries = {name: parameters.get(f"{name}_int8", parameters.get(name)) for name in inputs}
+    return {
+        name: (float(min(entry["min"])), float(max(entry["max"])))
+        for name, entry in entries.items()
+        if entry and entry["min"]
+    }
+
+
+def _parameters(text: str) -> dict[str, dict]:
+    return yaml.load(text, Loader=yaml.CSafeLoader)["quantize_parameters"]

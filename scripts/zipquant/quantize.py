@@ -3,10 +3,13 @@
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from zipquant import (
     files,
@@ -22,6 +25,7 @@ from zipquant import (
 )
 from zipquant.contract import Contract
 from zipquant.errors import ToolkitError
+from zipquant.histograms import RANGES, Histograms
 from zipquant.rknn_toolkit import ENCODER, TOOLKIT
 from zipquant.streaming import OnnxEncoder
 
@@ -75,7 +79,8 @@ def build_variant(
 ) -> None:
     """Build one variant of the encoder: `work`/encoder.rknn, and `work`/build.json beside it.
 
-    The toolkit runs in a process of its own, which it may abort.
+    The toolkit runs in a process of its own, which it may abort. The folder `work`/toolkit holds
+    what the simulator is set up from, and `histograms.RANGES`.
 
     Args:
         model: the encoder's ONNX file, as `preparation` leaves it.
@@ -142,6 +147,7 @@ def _build(
     quantized = dtype != platforms.FLOAT16
     means: dict[str, list[str]] = {}
     left: list[str] = []
+    ranges: dict[str, tuple[float, float]] = {}
 
     def keep_float16(graph_file: Path, config_file: Path) -> None:
         if platforms.keeps_float16(dtype):
@@ -149,6 +155,7 @@ def _build(
         graph = hybrid.Graph(graph_file)
         means.update(graph.running_means())
         left.extend(graph.cumulative_sums)
+        ranges.update(hybrid.input_ranges(config_file, [t.name for t in contract.inputs]))
         kept = graph.borders() if io_dtype == "float16" else []
         if running_mean == "float16":
             kept += [tensor for cone in means.values() for tensor in cone]
@@ -167,6 +174,8 @@ def _build(
         float16=keep_float16,
     )
     seconds = time.monotonic() - start
+    counted = _count_rows(dataset, contract, ranges) if quantized else Histograms()
+    counted.write(work / TOOLKIT / RANGES)
     rknn = work / ENCODER
     types = rknn_file.io_types(rknn)
     inputs = [tensor.name for tensor in contract.inputs]
@@ -204,3 +213,15 @@ def _build(
         "inputs": {name: types[name] for name in inputs},
         "outputs": {name: types[name] for name in contract.outputs},
     }
+
+
+def _count_rows(
+    dataset: str | Path, contract: Contract, ranges: Mapping[str, tuple[float, float]]
+) -> Histograms:
+    """Return the histograms of a calibration set, one row in memory at a time."""
+    found = Histograms.of(ranges)
+    folder = Path(dataset).parent
+    for line in Path(dataset).read_text(encoding="utf-8").splitlines():
+        if line.strip():
+            found.add(contract, [np.load(folder / path) for path in line.split()])
+    return found

@@ -7,25 +7,24 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import jinja2
+import numpy as np
 import pandas as pd
 import pyarrow.parquet
 
-from zipquant import evaluation, files, index, sampling, scoring
+from zipquant import costs, evaluation, files, index, page, sampling
 from zipquant.contract import Contract
-
-METRICS = {"word": "WER", "character": "CER"}
-
-LABELS = {"rknn": "all three in RKNN"}
-"""What the reserved names of models stand for."""
-
-FEW = 100
-"""Below so many utterances the page says that they decide little."""
-
-MOST = 1000
-"""Utterances that the page lists."""
+from zipquant.histograms import RANGES, Histograms
 
 PACKAGES = ("rknn-toolkit2", "onnxruntime", "kaldi-native-fbank", "numpy", "snakemake")
+
+GROUPS = 60
+"""Points of the drift along a stream; with more chunks, neighbours share one."""
+
+CLIPPED = 1e-3
+"""Share of an input's values outside of the calibrated range that is warned of."""
+
+WORST = 3
+"""Outputs that are named as the worst."""
 
 
 def write(
@@ -37,21 +36,28 @@ def write(
     outliers: str | Path,
     chunk_tables: Sequence[str | Path],
     builds: Sequence[str | Path],
+    toolkits: Sequence[str | Path],
     evaluations: Sequence[str | Path],
     long_streams: Sequence[str | Path],
     best_file: str | Path,
+    histograms: Sequence[str | Path],
     overlap: str | Path,
     scores: str | Path | None,
     texts: str | Path | None,
     variants: Sequence[str],
     warnings: Sequence[str],
     settings: Mapping[str, Any],
+    benchmarks: str | Path,
+    jobs: Sequence[str],
+    flow: Mapping[str, Sequence[str]],
     json_file: str | Path,
     markdown_file: str | Path,
     html_file: str | Path,
     summary_file: str | Path,
 ) -> None:
     """Collect what the other stages have written, and write the report in its four forms.
+
+    A variant whose build.json has a `failure` is in the report with that reason, and no figures.
 
     Args:
         model: the float encoder's ONNX file.
@@ -62,15 +68,20 @@ def write(
         outliers: the TSV of chunks that were left out as broken audio.
         chunk_tables: the Parquet chunk tables of all shards.
         builds: build.json of each variant.
+        toolkits: the toolkit's folder of each variant, with its `histograms.RANGES`.
         evaluations: the evaluation tables, all shards of the first variant, then of the second.
         long_streams: of each variant what `long_stream.run` has written.
         best_file: which variant is the best, and why, written by `choice.write`.
+        histograms: the histograms of the inputs in the evaluation, in the same order.
         overlap: the TSV of evaluation audio that is also calibrated with.
         scores: the error rates, written by `scoring.write`; None where no text is made.
         texts: the texts of all models, written by `scoring.write`; None where no text is made.
         variants: the variants' names, in the order of `builds`.
         warnings: what was found wrong before the run, but did not stop it.
         settings: the whole configuration.
+        benchmarks: the folder of Snakemake's benchmark files.
+        jobs: see `costs.collect`.
+        flow: see `costs.collect`.
         json_file: the report for programs.
         markdown_file: the report for a README or an issue.
         html_file: the report for a browser, one self-contained page.
@@ -79,7 +90,11 @@ def write(
     contract = Contract.load(contract_file)
     chunks = sampling.read(sample)
     shards = len(evaluations) // len(variants)
+    counted: dict[str, tuple[Histograms, Histograms]] = {}
+    tables: dict[str, pd.DataFrame] = {}
     report: dict[str, Any] = {
+        "verdict": None,
+        "warnings": [],
         "model": {
             "encoder": str(model),
             "sha256": contract.sha256,
@@ -99,58 +114,45 @@ def write(
             **_coverage(coverage),
             "outliers": len(pd.read_csv(outliers, sep="\t")),
         },
-        "warnings": [*warnings, *_overlap(overlap)],
         "recognition": files.read_json(scores) if scores else None,
         "choice": files.read_json(best_file),
         "variants": {},
+        "jobs": costs.collect(benchmarks, jobs, flow),
         "settings": settings,
         "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
     }
-    for position, (name, build) in enumerate(zip(variants, builds, strict=True)):
-        tables = evaluations[position * shards : (position + 1) * shards]
-        report["variants"][name] = {
-            "build": files.read_json(build),
+    for position, (name, path) in enumerate(zip(variants, builds, strict=True)):
+        build = files.read_json(path)
+        report["variants"][name] = {"build": build, "failure": build.get("failure")}
+        if build.get("failure"):
+            continue
+        mine = slice(position * shards, (position + 1) * shards)
+        tables[name] = pd.concat([pd.read_parquet(table) for table in evaluations[mine]])
+        counted[name] = (
+            Histograms.read([Path(toolkits[position]) / RANGES]),
+            Histograms.read(histograms[mine]),
+        )
+        report["variants"][name] |= _accuracy(tables[name], contract) | {
+            "inputs": _inputs(*counted[name]),
             "long_stream": files.read_json(long_streams[position]),
-            **_accuracy(pd.concat([pd.read_parquet(t) for t in tables]), contract),
         }
-    report["warnings"] += _drifts(report["variants"])
-    report["summary"] = [_summary(name, variant) for name, variant in report["variants"].items()]
-    report["summary"].append(f"best: {report['choice']['best']}: {report['choice']['why'][0]}")
-    if report["recognition"]:
-        report["summary"].append(_recognition_summary(report["recognition"]))
+    report["drift"] = _drift(tables, contract)
+    report["verdict"] = page.verdict(report, report["choice"]["best"])
+    report["warnings"] = [*warnings, *_overlap(overlap), *_warnings(report), *_drifts(report)]
+    report["summary"] = page.summary(report)
     files.write_json(json_file, _finite(report))
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=jinja2.select_autoescape(["html.j2"]),
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["db"] = lambda value: "exact" if math.isinf(value) else f"{value:.1f} dB"
-    environment.filters["mb"] = lambda value: f"{value / 1e6:.1f} MB"
-    environment.filters["rate"] = lambda figures: f"{figures['rate']:.2f} %"
-    environment.filters["points"] = lambda figures: f"{figures['points']:+.2f}"
-    environment.filters["range"] = _range
-
-    tables = {
-        "utterances": _utterances(texts) if texts else [],
-        "labels": LABELS,
-        "metric": METRICS[report["recognition"]["unit"]] if scores else "",
-        "few": FEW,
-        "most": MOST,
-        "built": [n for n, v in report["variants"].items() if "failure" not in v["build"]],
-        "output_names": contract.outputs,
-        "figures": _columns(report, "outputs", "output"),
-        "drift": _columns(report, "by_chunk", "chunk", [evaluation.FREE_RUNNING]),
-    }
-    for template, path in (("report.md.j2", markdown_file), ("report.html.j2", html_file)):
-        files.write_text(path, environment.get_template(template).render(report | tables))
+    html, markdown = page.render(report, contract.outputs, counted, texts)
+    files.write_text(html_file, html)
+    files.write_text(markdown_file, markdown)
     files.write_text(summary_file, "\n".join(report["summary"]) + "\n")
 
 
-def _drifts(variants: Mapping[str, Any]) -> list[str]:
+def _drifts(report: Mapping[str, Any]) -> list[str]:
     """Return what goes wrong with time in each variant, and how long its streams may be."""
     found = []
-    for name, variant in variants.items():
+    for name, variant in report["variants"].items():
+        if variant["failure"]:
+            continue
         stream = variant["long_stream"]
         if stream["wrong"]:
             losses = ", ".join(
@@ -181,53 +183,48 @@ def _overlap(path: str | Path) -> list[str]:
     ]
 
 
-def _utterances(texts: str | Path) -> list[dict[str, Any]]:
-    """Return what each model made of each utterance, those that differ from float first.
-
-    Each entry has the `name`, the `reference` (the transcript, or the float model's text where
-    there is none), whether it is `transcribed`, and by model the pieces of `scoring.marked`.
-    """
-    table = pd.read_csv(texts, sep="\t", dtype=str, keep_default_na=False)
-    models = list(table.columns[2:])
-    table["same"] = (table[models].nunique(axis=1) == 1).astype(int)
-    entries = []
-    for row in table.sort_values(["same", "utterance"]).head(MOST).to_dict("records"):
-        reference = row["transcript"] or row[scoring.FLOAT]
-        entries.append(
-            {
-                "name": row["utterance"],
-                "reference": reference,
-                "transcribed": bool(row["transcript"]),
-                "models": {model: scoring.marked(reference, row[model]) for model in models},
-            }
+def _warnings(report: Mapping[str, Any]) -> list[str]:
+    """Return what a reader has to know before relying on the figures."""
+    found = []
+    if scores := report["recognition"]:
+        count = scores["utterances"]
+        if count < page.FEW:
+            found.append(
+                f"{count} utterances decide little: one word more or less moves the error rates "
+                "far, and rare errors do not show at all. Evaluate with hundreds before you rely "
+                "on them"
+            )
+    for name, variant in report["variants"].items():
+        if variant["failure"]:
+            found.append(f"variant {name} could not be built: {variant['failure']}")
+            continue
+        found += [f"a stock sherpa-onnx refuses {name}: {r}" for r in variant["build"]["refusals"]]
+        clipped = {n: entry["outside"] for n, entry in variant["inputs"].items()}
+        clipped = {n: share for n, share in clipped.items() if share > CLIPPED}
+        if clipped:
+            worst = max(clipped, key=clipped.__getitem__)
+            found.append(
+                f"{name}: {len(clipped)} inputs have more than {100 * CLIPPED:g} % of the "
+                f"evaluation audio's values outside of the calibrated range, {worst} the most "
+                f"({100 * clipped[worst]:.1f} %); calibrate with more audio like it, or more rows"
+            )
+    for name, audio in report["audio"].items():
+        if audio["skipped"]:
+            found.append(
+                f"{len(audio['skipped'])} {name} file(s) were left out; the first: "
+                f"{audio['skipped'][0]}"
+            )
+        if audio["warnings"]:
+            found.append(
+                f"{len(audio['warnings'])} {name} file(s) are used, but look odd; the first: "
+                f"{audio['warnings'][0]}"
+            )
+    if outliers := report["calibration"]["outliers"]:
+        found.append(
+            f"{outliers} chunks of calibration audio look broken and were left out; see "
+            "calibration/outliers.tsv"
         )
-    return entries
-
-
-def _recognition_summary(scores: Mapping[str, Any]) -> str:
-    """Return the error rates of all models in one line."""
-    unit, metric = scores["unit"], METRICS[scores["unit"]]
-    rates, count = [], f"{scores['utterances']} utterances"
-    for model, figures in scores["models"].items():
-        found = figures["transcript"] or figures.get("float")
-        if found:
-            rates.append(f"{LABELS.get(model, model)} {found[unit]['rate']:.1f} %")
-            units = found[unit]["units"]
-    same = ", ".join(
-        f"{LABELS.get(model, model)} {figures['same']['same']} of {figures['same']['utterances']}"
-        for model, figures in scores["models"].items()
-        if "same" in figures
-    )
-    if scores["transcribed"]:
-        count = f"{scores['transcribed']} utterances"
-        head = f"{metric} on {count} ({units} {unit}s)"
-    else:
-        head = f"{metric} against the float model's own text on {count} ({units} {unit}s)"
-    return f"{head}: {', '.join(rates)}; same text as float: {same}"
-
-
-def _range(ends: Sequence[float] | None) -> str:
-    return f"{ends[0]:.2f} to {ends[1]:.2f}" if ends else "none seen"
+    return found
 
 
 def _coverage(path: str | Path) -> dict[str, Any]:
@@ -237,6 +234,7 @@ def _coverage(path: str | Path) -> dict[str, Any]:
         "coverage_mean": float(table["coverage"].mean()),
         "coverage_worst": float(worst["coverage"]),
         "coverage_worst_tensor": str(worst["tensor"]),
+        "coverage": table.to_dict("records"),
     }
 
 
@@ -253,49 +251,85 @@ def _audio(paths: Sequence[str | Path]) -> dict[str, Any]:
 
 def _accuracy(table: pd.DataFrame, contract: Contract) -> dict[str, Any]:
     encoder_out = table[table["output"] == contract.encoder_out]
+    outputs = _records(table, ["mode", "output"])
+    free = [row for row in outputs if row["mode"] == evaluation.FREE_RUNNING]
+    worst = sorted(free, key=lambda row: row["sqnr_db"])[:WORST]
     return {
         "chunks": len(table[["utterance", "chunk"]].drop_duplicates()),
         "encoder_out": {row["mode"]: row for row in _records(encoder_out, ["mode"])},
-        "outputs": _records(table, ["mode", "output"]),
+        "outputs": outputs,
+        "worst": [{key: row[key] for key in ("output", "sqnr_db")} for row in worst],
         "by_chunk": _records(encoder_out, ["mode", "chunk"]),
+        "drift": _halves(encoder_out[encoder_out["mode"] == evaluation.FREE_RUNNING]),
+    }
+
+
+def _halves(table: pd.DataFrame) -> dict[str, Any] | None:
+    """Return the free-running SQNR in the first and in the second half of the chunks' numbers."""
+    last = int(table["chunk"].max()) if len(table) else 0
+    if not last:
+        return None
+    middle = (last - 1) // 2
+    early = table[table["chunk"] <= middle]
+    late = table[table["chunk"] > middle]
+    levels = [float(evaluation.sqnr(t["signal"].sum(), t["noise"].sum())) for t in (early, late)]
+    return {
+        "early": [0, middle],
+        "early_db": levels[0],
+        "late": [middle + 1, last],
+        "late_db": levels[1],
+    }
+
+
+def _drift(tables: Mapping[str, pd.DataFrame], contract: Contract) -> dict[str, Any]:
+    """Return the encoder output's free-running SQNR along a stream.
+
+    Returns:
+        `chunks`: first and last chunk of each of at most `GROUPS` groups; `utterances`: how many
+        reach the first of it; `sqnr_db`: by variant, the SQNR of each group.
+    """
+    streams = {
+        name: table[
+            (table["output"] == contract.encoder_out) & (table["mode"] == evaluation.FREE_RUNNING)
+        ]
+        for name, table in tables.items()
+    }
+    length = max((int(s["chunk"].max()) + 1 for s in streams.values() if len(s)), default=0)
+    groups = [g for g in np.array_split(np.arange(length), min(length, GROUPS) or 1) if len(g)]
+    ends = [[int(group[0]), int(group[-1])] for group in groups]
+    whole = next((stream for stream in streams.values() if len(stream)), None)
+    levels = {}
+    for name, stream in streams.items():
+        place = np.searchsorted([first for first, _ in ends], stream["chunk"], side="right")
+        found = evaluation.summarize(stream.assign(group=place - 1), ["group"])
+        by_group = dict(zip(found["group"], found["sqnr_db"], strict=True))
+        levels[name] = [by_group.get(number) for number in range(len(ends))]
+    return {
+        "chunks": ends,
+        "utterances": [int((whole["chunk"] == first).sum()) for first, _ in ends],
+        "sqnr_db": levels,
+    }
+
+
+def _inputs(rows: Histograms, audio: Histograms) -> dict[str, Any]:
+    """Return the calibrated range of each input, and how the evaluation audio lies in it."""
+    return {
+        name: {
+            "low": entry.low,
+            "high": entry.high,
+            "least": entry.least,
+            "most": entry.most,
+            "outside": entry.outside,
+            "rows_outside": rows[name].outside,
+            "counts": entry.counts,
+            "rows_counts": rows[name].counts,
+        }
+        for name, entry in audio.items()
     }
 
 
 def _records(table: pd.DataFrame, by: list[str]) -> list[dict[str, Any]]:
     return evaluation.summarize(table, by).to_dict("records")
-
-
-def _columns(
-    report: Mapping[str, Any],
-    part: str,
-    key: str,
-    modes: Sequence[str] = (evaluation.ONE_STEP, evaluation.FREE_RUNNING),
-) -> dict[Any, list[float]]:
-    """Return the SQNR of each variant and mode side by side, by output or by chunk."""
-    columns: dict[Any, list[float]] = {}
-    for variant in report["variants"].values():
-        for mode in modes:
-            for row in variant[part]:
-                if row["mode"] == mode:
-                    columns.setdefault(row[key], []).append(row["sqnr_db"])
-    return columns
-
-
-def _summary(name: str, variant: Mapping[str, Any]) -> str:
-    if "failure" in variant["build"]:
-        return f"{name}: could not be built: {variant['build']['failure']}"
-    size = f"{variant['build']['bytes'] / 1e6:.1f} MB"
-    if not variant["chunks"]:
-        return f"{name}: {size}, not evaluated: the evaluation audio gives no chunk"
-    parts = []
-    for mode in (evaluation.ONE_STEP, evaluation.FREE_RUNNING):
-        figures = variant["encoder_out"][mode]
-        parts.append(f"{figures['sqnr_db']:.1f} dB (cosine {figures['cosine']:.5f}) {mode}")
-    verdict = "refuses it" if variant["build"]["refusals"] else "loads it"
-    return (
-        f"{name}: encoder output {', '.join(parts)}, {variant['chunks']} chunks; {size}; "
-        f"a stock sherpa-onnx {verdict}"
-    )
 
 
 def _finite(value: Any) -> Any:

@@ -1,0 +1,436 @@
+"""The report for readers: what it says in words, and the HTML and Markdown pages."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from zipquant import evaluation, plots, scoring
+from zipquant.histograms import Histograms
+
+METRICS = {"word": "WER", "character": "CER"}
+
+LABELS = {"rknn": "all three in RKNN"}
+"""What the reserved names of models stand for."""
+
+FEW = 100
+"""Below so many utterances the page says that they decide little."""
+
+MOST = 1000
+"""Utterances that the page lists."""
+
+DRIFT_DB = 1.0
+"""A fall of the SQNR from the first half of the chunks to the second that is called drift."""
+
+SHOWN_OUTPUTS = 40
+"""Outputs in the plot; the table has all."""
+
+FIRST_HISTOGRAMS, SHOWN_HISTOGRAMS = 10, 48
+"""Histograms that are shown at once, and in all; the table has the ranges of all inputs."""
+
+SECTIONS = {
+    "verdict": "",
+    "error_rates": "Error rates",
+    "variants": "Variants",
+    "drift": "Drift",
+    "outputs": "Outputs",
+    "inputs": "Inputs",
+    "calibration": "Calibration set",
+    "costs": "Time and memory",
+    "settings": "Settings",
+}
+"""The page's sections in their order, by the name of their template in `templates/report/sections`,
+and their titles in the list of contents. A section's id is its name with hyphens."""
+
+TEMPLATES = Path(__file__).parent / "templates/report"
+
+
+def render(
+    report: Mapping[str, Any],
+    output_names: Sequence[str],
+    histograms: Mapping[str, tuple[Histograms, Histograms]],
+    texts: str | Path | None,
+) -> tuple[str, str]:
+    """Return the report as an HTML page and as Markdown.
+
+    Args:
+        report: all that was measured, see `report.write`.
+        output_names: the model's outputs, in its order.
+        histograms: of each variant's inputs: in the calibration rows, in the evaluation audio.
+        texts: the texts of all models, written by `scoring.write`; None where no text is made.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=jinja2.select_autoescape(["html.j2"]),
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "db": _db,
+        "mb": _mb,
+        "rate": lambda figures: f"{figures['rate']:.2f} %",
+        "points": lambda figures: f"{figures['points']:+.2f}",
+        "range": _range,
+        "number": lambda value: "" if value is None else f"{value:.4g}",
+        "share": _share,
+    }
+    built = {name: entry for name, entry in report["variants"].items() if not entry["failure"]}
+    scores = report["recognition"]
+    values = report | {
+        "built": built,
+        "best": report["verdict"]["best"],
+        "utterances": _utterances(texts) if texts else [],
+        "labels": LABELS,
+        "metric": METRICS[scores["unit"]] if scores else "",
+        "few": FEW,
+        "most": MOST,
+        "output_names": output_names,
+        "figures": _columns(built),
+        "shares": any("int8_macs_share" in entry["build"] for entry in built.values()),
+        "longest": max((rule["seconds"] for rule in report["jobs"].values()), default=0) or 1,
+    }
+    markdown = environment.get_template("report.md.j2").render(values)
+    drawn = _plots(report, built, output_names, histograms)
+    shown = {"error_rates": scores, "costs": report["jobs"]} | {
+        name: name in drawn for name in ("drift", "outputs", "inputs")
+    }
+    contents = [
+        (name.replace("_", "-"), title)
+        for name, title in SECTIONS.items()
+        if title and shown.get(name, True)
+    ]
+    html = environment.get_template("page.html.j2").render(
+        values, sections=list(SECTIONS), contents=contents, plots=drawn
+    )
+    return html, markdown
+
+
+def verdict(report: Mapping[str, Any], chosen: str | None) -> dict[str, Any]:
+    """Return what the figures mean, in words.
+
+    Args:
+        report: see `render`.
+        chosen: the variant with the lowest error rate; None where no text is made, and the
+            quantized variant with the highest SQNR is taken.
+
+    Returns:
+        `best`, the variant's name or None; `headline`, one sentence; `tiles`, the main figures as
+        `what`, `figure` and `against`; `sentences`, plain text.
+    """
+    variants = report["variants"]
+    built = {name: entry for name, entry in variants.items() if not entry["failure"]}
+    best = chosen or _highest(built)
+    failed = [name for name in variants if name not in built]
+    failures = [f"{name} could not be built: {variants[name]['failure']}" for name in failed]
+    if best is None or best not in built:
+        headline = "There is nothing to deploy: no variant was built and evaluated."
+        return {"best": None, "headline": headline, "tiles": [], "sentences": failures}
+    build, figures = built[best]["build"], built[best]["encoder_out"]
+    lead, tiles, sentences = f"Deploy {best}", [], []
+    if scores := report["recognition"]:
+        loss, tile, sentences = _accuracy(scores, best)
+        lead += f": {loss}"
+        tiles.append(tile)
+    size, small = _sizes(report, built, best)
+    tiles.append(size)
+    compared = f"its file is {size['against']}"
+    if figures:
+        free = figures[evaluation.FREE_RUNNING]["sqnr_db"]
+        said = "SQNR, on its own states; 10 dB more is a third of the error"
+        tiles.append(_tile("encoder output", _db(free), said))
+        if not scores:
+            lead += f": its encoder output is {_db(free)} above its error"
+    if build["refusals"]:
+        tiles.append(_tile("stock sherpa-onnx", "refuses it", build["refusals"][0]))
+    else:
+        tiles.append(_tile("stock sherpa-onnx", "loads it", "types and metadata, read back"))
+    sentences.append(f"Its file is {small}.")
+    if fall := built[best]["drift"]:
+        sentences.append(_drift_sentence(fall))
+    sentences += failures
+    sentences.append(
+        "All figures are measured in the simulator of rknn-toolkit2"
+        + (", the error rates with greedy search." if scores else "; no text was made.")
+    )
+    headline = f"{lead}; {compared}." if ":" in lead else f"{lead}: {compared}."
+    return {"best": best, "headline": headline, "tiles": tiles, "sentences": sentences}
+
+
+def summary(report: Mapping[str, Any]) -> list[str]:
+    """Return the figures in one line for each variant, and one for the error rates."""
+    lines = [_summary(name, variant) for name, variant in report["variants"].items()]
+    if report["recognition"]:
+        lines.append(_recognition_summary(report["recognition"]))
+    return lines
+
+
+def _accuracy(scores: Mapping[str, Any], best: str) -> tuple[str, dict[str, str], list[str]]:
+    """Return what the best variant loses: in a few words, as a tile, and in sentences."""
+    unit = scores["unit"]
+    metric, figures = METRICS[unit], scores["models"][best]
+    same = figures["same"]
+    texts = (
+        f"Its text is the same as the float model's in {same['same']} of "
+        f"{same['utterances']} utterances."
+    )
+    if not scores["transcribed"]:
+        rate = figures["float"][unit]["rate"]
+        loss = f"its text differs from the float model's by {rate:.1f} % {metric}"
+        said = ["There are no transcripts: error rates are against the float model's own text."]
+        return loss, _tile(metric, f"{rate:.1f} %", "against float's own text"), [texts, *said]
+    mine, whole = figures["transcript"][unit], scores["models"][scoring.FLOAT]["transcript"][unit]
+    points, interval = mine["difference"]["points"], mine["difference"]["interval"]
+    if round(points, 1) == 0:
+        loss = f"it loses no {metric} against float"
+    elif points > 0:
+        loss = f"it loses {points:.1f} points {metric} against float"
+    else:
+        loss = f"it has {-points:.1f} points less {metric} than float"
+    sentence = f"{metric} {mine['rate']:.1f} %, float {whole['rate']:.1f} %"
+    if interval:
+        sentence += (
+            f"; the difference lies between {interval[0]:+.1f} and {interval[1]:+.1f} points "
+            "with 95 % confidence"
+        )
+        if interval[0] <= 0 <= interval[1]:
+            sentence += ", so chance alone may make it"
+    tile = _tile(
+        metric, f"{mine['rate']:.1f} %", f"{points:+.1f} points; float {whole['rate']:.1f} %"
+    )
+    return loss, tile, [f"{sentence}.", texts]
+
+
+def _sizes(
+    report: Mapping[str, Any], built: Mapping[str, Any], best: str
+) -> tuple[dict[str, str], str]:
+    mine = built[best]["build"]["bytes"]
+    others = {"the float ONNX file": report["model"]["bytes"]}
+    for name, entry in built.items():
+        if entry["build"]["dtype"] == "float16" and name != best:
+            others = {f"the .rknn of {name}": entry["build"]["bytes"]} | others
+    words = [f"{_times(mine, size)} {name} ({_mb(size)})" for name, size in others.items()]
+    first = next(iter(others))
+    tile = _tile("size of the .rknn", _mb(mine), f"{_times(mine, others[first])} {first}")
+    return tile, f"{_mb(mine)}, {' and '.join(words)}"
+
+
+def _times(size: float, other: float) -> str:
+    if 0.95 < size / other < 1.05:
+        return "about as large as"
+    if size < other:
+        return f"{other / size:.1f} times smaller than"
+    return f"{size / other:.1f} times as large as"
+
+
+def _tile(what: str, figure: str, against: str) -> dict[str, str]:
+    return {"what": what, "figure": figure, "against": against.replace(" %", "\u00a0%")}
+
+
+def _drift_sentence(fall: Mapping[str, Any]) -> str:
+    (first, middle), (after, last) = fall["early"], fall["late"]
+    change = fall["late_db"] - fall["early_db"]
+    figures = (
+        f"{_db(fall['early_db'])} in chunks {first} to {middle}, {_db(fall['late_db'])} in chunks "
+        f"{after} to {last}"
+    )
+    if not math.isfinite(change) or change > -DRIFT_DB:
+        return f"Its error does not grow along a stream: {figures}."
+    return f"Its error grows along a stream: {figures}. The states drift."
+
+
+def _highest(built: Mapping[str, Any]) -> str | None:
+    """Return the quantized variant with the highest SQNR; any other where there is none."""
+    figures = {
+        name: (
+            entry["build"]["dtype"] != "float16",
+            entry["encoder_out"][evaluation.FREE_RUNNING]["sqnr_db"],
+        )
+        for name, entry in built.items()
+        if entry["encoder_out"]
+    }
+    return max(figures, key=figures.__getitem__, default=None)
+
+
+def _plots(
+    report: Mapping[str, Any],
+    built: Mapping[str, Any],
+    output_names: Sequence[str],
+    histograms: Mapping[str, tuple[Histograms, Histograms]],
+) -> dict[str, Any]:
+    """Return each plot's `svg`, and its `title`, which says what is to be seen in it."""
+    found: dict[str, Any] = {}
+    best = report["verdict"]["best"]
+    if scores := report["recognition"]:
+        metric, rows = METRICS[scores["unit"]], []
+        for model, figures in scores["models"].items():
+            rates = figures["transcript"] or figures.get("float")
+            if rates:
+                rows.append({"label": LABELS.get(model, model), **rates[scores["unit"]]})
+        title = ", ".join(f"{row['label']} {row['rate']:.1f} %" for row in rows)
+        found["rates"] = {"title": f"{metric}: {title}", "svg": plots.rates(rows, metric)}
+    if report["drift"]["chunks"] and built:
+        fall = best and built[best]["drift"]
+        title = _drift_sentence(fall).replace("Its", f"{best}: its", 1) if fall else "SQNR by chunk"
+        series = report["drift"]["sqnr_db"]
+        svg = plots.drift(report["drift"]["chunks"], series)
+        found["drift"] = {"title": title, "svg": svg}
+    figures = {
+        name: {
+            mode: {row["output"]: row["sqnr_db"] for row in entry["outputs"] if row["mode"] == mode}
+            for mode in (evaluation.ONE_STEP, evaluation.FREE_RUNNING)
+        }
+        for name, entry in built.items()
+        if entry["outputs"]
+    }
+    if best in figures:
+        free = figures[best][evaluation.FREE_RUNNING]
+        order = sorted(output_names, key=free.__getitem__)
+        shown = [name for name in order if math.isfinite(free[name])][:SHOWN_OUTPUTS]
+        series = {
+            name: {mode: [values[output] for output in shown] for mode, values in modes.items()}
+            for name, modes in figures.items()
+        }
+        exact = sum(math.isinf(free[name]) for name in output_names)
+        title = f"SQNR of the {len(shown)} worst outputs of {best}"
+        if exact:
+            title += f"; {exact} are exact and left out"
+        found["outputs"] = {"title": title, "svg": plots.outputs(shown, series)}
+    shown_variant = (
+        best
+        if histograms.get(best, ({}, {}))[0]
+        else next((name for name, (rows, _) in histograms.items() if rows), None)
+    )
+    if shown_variant:
+        found["inputs"] = _histogram_plots(shown_variant, *histograms[shown_variant])
+    if report["jobs"]:
+        slowest = max(report["jobs"], key=lambda name: report["jobs"][name]["seconds"])
+        title = (
+            f"The rule {slowest} takes the longest: {report['jobs'][slowest]['seconds']:.0f}\u00a0s"
+        )
+        found["flow"] = {"title": title, "svg": plots.flow(report["jobs"])}
+    return found
+
+
+def _histogram_plots(variant: str, rows: Histograms, audio: Histograms) -> dict[str, Any]:
+    """Return the histograms, x first and then the inputs with the largest share outside."""
+    first = next(iter(rows))
+    order = sorted(rows, key=lambda name: (name != first, -audio[name].outside))
+    left = [name for name in rows if audio[name].outside]
+    if left:
+        worst = max(left, key=lambda name: audio[name].outside)
+        title = (
+            f"{variant}: {len(left)} of {len(rows)} inputs leave the calibrated range, {worst} "
+            f"with {_share(audio[worst].outside)} of its values"
+        )
+    else:
+        title = f"{variant}: all {len(rows)} inputs stay within the calibrated range"
+    drawn = [
+        {
+            "name": name,
+            "outside": audio[name].outside,
+            "svg": plots.histogram(name, rows[name], audio[name]),
+        }
+        for name in order[:SHOWN_HISTOGRAMS]
+    ]
+    return {
+        "title": title,
+        "first": drawn[:FIRST_HISTOGRAMS],
+        "rest": drawn[FIRST_HISTOGRAMS:],
+    }
+
+
+def _utterances(texts: str | Path) -> list[dict[str, Any]]:
+    """Return what each model made of each utterance, those that differ from float first.
+
+    Each entry has the `name`, the `reference` (the transcript, or the float model's text where
+    there is none), whether it is `transcribed`, and by model the pieces of `scoring.marked`.
+    """
+    table = pd.read_csv(texts, sep="\t", dtype=str, keep_default_na=False)
+    models = list(table.columns[2:])
+    table["same"] = (table[models].nunique(axis=1) == 1).astype(int)
+    entries = []
+    for row in table.sort_values(["same", "utterance"]).head(MOST).to_dict("records"):
+        reference = row["transcript"] or row[scoring.FLOAT]
+        entries.append(
+            {
+                "name": row["utterance"],
+                "reference": reference,
+                "transcribed": bool(row["transcript"]),
+                "models": {model: scoring.marked(reference, row[model]) for model in models},
+            }
+        )
+    return entries
+
+
+def _columns(built: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Return the SQNR of each variant and mode side by side, by output."""
+    columns: dict[str, list[float]] = {}
+    for variant in built.values():
+        for mode in (evaluation.ONE_STEP, evaluation.FREE_RUNNING):
+            for row in variant["outputs"]:
+                if row["mode"] == mode:
+                    columns.setdefault(row["output"], []).append(row["sqnr_db"])
+    return columns
+
+
+def _summary(name: str, variant: Mapping[str, Any]) -> str:
+    if variant["failure"]:
+        return f"{name}: failed: {variant['failure']}"
+    size = _mb(variant["build"]["bytes"])
+    if not variant["chunks"]:
+        return f"{name}: {size}, not evaluated: the evaluation audio gives no chunk"
+    parts = []
+    for mode in (evaluation.ONE_STEP, evaluation.FREE_RUNNING):
+        figures = variant["encoder_out"][mode]
+        parts.append(f"{figures['sqnr_db']:.1f} dB (cosine {figures['cosine']:.5f}) {mode}")
+    verdict = "refuses it" if variant["build"]["refusals"] else "loads it"
+    return (
+        f"{name}: encoder output {', '.join(parts)}, {variant['chunks']} chunks; {size}; "
+        f"a stock sherpa-onnx {verdict}"
+    )
+
+
+def _recognition_summary(scores: Mapping[str, Any]) -> str:
+    """Return the error rates of all models in one line."""
+    unit, metric = scores["unit"], METRICS[scores["unit"]]
+    rates, count = [], f"{scores['utterances']} utterances"
+    for model, figures in scores["models"].items():
+        found = figures["transcript"] or figures.get("float")
+        if found:
+            rates.append(f"{LABELS.get(model, model)} {found[unit]['rate']:.1f} %")
+            units = found[unit]["units"]
+    same = ", ".join(
+        f"{LABELS.get(model, model)} {figures['same']['same']} of {figures['same']['utterances']}"
+        for model, figures in scores["models"].items()
+        if "same" in figures
+    )
+    if scores["transcribed"]:
+        count = f"{scores['transcribed']} utterances"
+        head = f"{metric} on {count} ({units} {unit}s)"
+    else:
+        head = f"{metric} against the float model's own text on {count} ({units} {unit}s)"
+    return f"{head}: {', '.join(rates)}; same text as float: {same}"
+
+
+def _db(value: float | None) -> str:
+    if value is None or math.isnan(value):
+        return ""
+    return "exact" if math.isinf(value) else f"{value:.1f} dB"
+
+
+def _mb(value: float) -> str:
+    return f"{value / 1e6:.1f} MB"
+
+
+def _share(value: float) -> str:
+    """Return a share as per cent with as many digits as it needs to not look like none."""
+    if value == 0:
+        return "0 %"
+    return f"{100 * value:.2f} %" if value >= 5e-5 else f"{100 * value:.1g} %"
+
+
+def _range(ends: Sequence[float] | None) -> str:
+    return f"{ends[0]:.2f} to {ends[1]:.2f}" if ends else "none seen"
