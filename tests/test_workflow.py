@@ -458,7 +458,7 @@ def test_changed_variant_rebuilds_it_alone(project):
 
 
 def test_other_preparation_prepares_and_builds_anew_and_traces_nothing(project):
-    configure(project, preparation={"fold_constants": False})
+    configure(project, preparation={"fold_constants": True})
     after = {rule: 2 * count for rule, count in AFTER_QUANTIZE.items()}
     assert planned(project) == {"prepare": 1, **after, **AFTER_DECODING}
 
