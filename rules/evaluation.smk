@@ -20,7 +20,8 @@ rule evaluate:
         "../envs/zipquant.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
+        runtime=growing(240),
     params:
         work=lambda w, input: os.path.dirname(input.build),
         one_step_chunks=config["evaluation"]["one_step_chunks"],

@@ -19,7 +19,8 @@ rule quantize:
         "../envs/zipquant.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
+        runtime=growing(120),
     params:
         work=lambda w, output: os.path.dirname(output.rknn),
         platform=config["platform"],

@@ -19,7 +19,8 @@ rule encode:
         "../envs/zipquant.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
+        runtime=growing(60),
         # As in the rule `traces`.
         lanes=config["traces"]["lanes"],
     message:
@@ -46,7 +47,8 @@ rule decode:
         "../envs/zipquant.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
+        runtime=growing(60),
     message:
         "Decoding {wildcards.model}, shard {wildcards.shard}"
     script:
@@ -69,7 +71,8 @@ rule choose:
         "../envs/zipquant.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
+        runtime=growing(30),
     params:
         models=[FLOAT, *VARIANTS],
         candidates=candidates(),
@@ -96,7 +99,8 @@ rule convert:
         "../envs/zipquant.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         platform=config["platform"],
     message:
@@ -122,7 +126,8 @@ rule decode_rknn:
         "../envs/zipquant.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
+        runtime=growing(240),
     params:
         variants=list(VARIANTS),
         platform=config["platform"],
@@ -150,7 +155,8 @@ rule score:
         "../envs/zipquant.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
+        runtime=growing(30),
     params:
         models=scored(),
     message:
