@@ -265,3 +265,18 @@ def test_a_plain_error_is_not_tried_again(cluster, tmp_path):
     assert "Trying to restart" not in console and "c0.wav" in console
     # one index job for each of four shards
     assert console.count("with external jobid") == 4
+
+
+def test_every_rule_asks_for_memory_and_time_and_profiles_name_rules_that_there_are():
+    text = "".join(path.read_text() for path in sorted((ROOT / "rules").glob("*.smk")))
+    parts = re.split(r"^(?:use )?rule (\w+)", text, flags=re.MULTILINE)[1:]
+    blocks = dict(zip(parts[::2], parts[1::2], strict=True))
+    for rule, block in blocks.items():
+        if not block.startswith(" "):  # one that takes after another has that one's
+            assert "mem_mb=growing(" in block and "runtime=growing(" in block, rule
+    profiles = [
+        yaml.safe_load((ROOT / f"profiles/{name}/config.yaml").read_text())
+        for name in ("slurm", "generic")
+    ]
+    assert profiles[0]["groups"] == profiles[1]["groups"]
+    assert profiles[0]["groups"].keys() <= blocks.keys()
