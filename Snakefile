@@ -10,6 +10,7 @@ configfile: "config.yaml"
 
 include: "rules/common.smk"
 include: "rules/console.smk"
+include: "rules/retries.smk"
 include: "rules/inspect.smk"
 include: "rules/index.smk"
 include: "rules/features.smk"
@@ -25,8 +26,14 @@ include: "rules/bundle.smk"
 include: "rules/lineage.smk"
 
 
+# A cluster runs none of these: they take seconds, less than a place in its queue.
 localrules:
     all,
+    inspect,
+    overlap,
+    choose,
+    score,
+    bundle,
 
 
 rule all:

@@ -21,7 +21,8 @@ rule bundle:
         "../envs/zipquant.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
+        runtime=growing(30),
     params:
         variants=list(VARIANTS),
         audio={key: config["audio"][key] for key in ("channels", "tail_padding")},

@@ -22,7 +22,8 @@ rule sample:
         "../envs/zipquant.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
+        runtime=growing(60),
     params:
         strategy=RECIPE.strategy,
         guard=RECIPE.front_end == "kaldi",
@@ -52,7 +53,8 @@ rule calibration:
         "../envs/zipquant.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
+        runtime=growing(60),
     params:
         states=RECIPE.states,
         # Not used, but if the sampling fails after a change of these, and its output is gone, the

@@ -17,7 +17,8 @@ rule choose:
         "../envs/zipquant.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
+        runtime=growing(60),
     params:
         **config["choose"],
         variants=list(VARIANTS),

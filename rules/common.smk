@@ -47,6 +47,15 @@ def benchmark_of(path: str) -> str:
     return result(f"benchmarks/{path}.tsv")
 
 
+def growing(first: int):
+    """A resource of which a job that is tried again gets more: `first`, twice, three times as much.
+
+    For `mem_mb` (MB) and `runtime` (minutes) of every rule that a cluster runs. `first` is for
+    shards of about an hour and an encoder of 20 M parameters, with room to spare.
+    """
+    return lambda wildcards, attempt: first * attempt
+
+
 @cache
 def imported(path: Path) -> list[Path]:
     """The library files that a Python file imports itself."""

@@ -23,7 +23,8 @@ rule evaluate:
         "../envs/zipquant.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
+        runtime=growing(240),
         # profiles/default lets one job at a time have the board.
         board=1 if config["evaluation"]["target"] else 0,
     params:
@@ -57,7 +58,8 @@ rule long_stream:
         "../envs/zipquant.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
+        runtime=growing(60),
     params:
         work=lambda w, input: os.path.dirname(input.build),
         seconds=config["evaluation"]["long_stream"],

@@ -13,7 +13,8 @@ rule features:
         "../envs/zipquant.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
+        runtime=growing(30),
     params:
         channels=config["audio"]["channels"],
         tail_padding=config["audio"]["tail_padding"],

@@ -14,7 +14,8 @@ rule index:
         "../envs/zipquant.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
+        runtime=growing(30),
     params:
         ids=lambda w: [u.id for u in usable(w.set, w.shard)],
         # Another file that has been put in place with a time of long ago is noticed by its size.
@@ -45,7 +46,8 @@ rule overlap:
         "../envs/zipquant.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
+        runtime=growing(30),
     params:
         on_overlap=config["audio"]["on_overlap"],
     message:

@@ -14,7 +14,8 @@ rule inspect:
         "../envs/zipquant.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
+        runtime=growing(30),
     params:
         state_outputs=config["model"]["state_outputs"],
     message:

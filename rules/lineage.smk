@@ -104,7 +104,8 @@ rule lineage_build:
         "../envs/zipquant.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
+        runtime=growing(240),
     params:
         platform=config["platform"],
         # The first quantized variant; only what it is calibrated with differs.
@@ -136,7 +137,8 @@ rule lineage:
         "../envs/zipquant.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
+        runtime=growing(30),
     params:
         made={name: made(name) for name in recipes.RECIPES},
     message:

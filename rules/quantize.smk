@@ -22,7 +22,8 @@ rule quantize:
         "../envs/zipquant.yaml"
     threads: 1
     resources:
-        mem_mb=4000,
+        mem_mb=growing(4000),
+        runtime=growing(120),
     params:
         work=lambda w, output: os.path.dirname(output.build),
         platform=config["platform"],

@@ -19,7 +19,8 @@ rule encode:
         "../envs/zipquant.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
+        runtime=growing(60),
         # As in the rule `traces`.
         lanes=config["traces"]["lanes"],
     message:
@@ -46,7 +47,8 @@ rule decode:
         "../envs/zipquant.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
+        runtime=growing(60),
     message:
         "Decoding {wildcards.model}, shard {wildcards.shard}"
     script:
@@ -93,7 +95,8 @@ rule convert:
         "../envs/zipquant.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         platform=config["platform"],
     message:
@@ -122,7 +125,8 @@ rule verify:
         "../envs/zipquant.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
+        runtime=growing(60),
     params:
         platform=config["platform"],
     message:
@@ -149,7 +153,8 @@ rule decode_rknn:
         "../envs/zipquant.yaml"
     threads: 1
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
+        runtime=growing(240),
     params:
         variants=list(VARIANTS),
         platform=config["platform"],
@@ -182,7 +187,8 @@ rule score:
         "../envs/zipquant.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
+        runtime=growing(30),
     params:
         models=scored(),
     message:

@@ -65,7 +65,8 @@ rule report:
         "../envs/zipquant.yaml"
     threads: 1
     resources:
-        mem_mb=1000,
+        mem_mb=growing(1000),
+        runtime=growing(60),
     params:
         variants=list(VARIANTS),
         warnings=WARNINGS,

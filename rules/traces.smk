@@ -19,7 +19,8 @@ rule traces:
         "../envs/zipquant.yaml"
     threads: config["traces"]["threads"]
     resources:
-        mem_mb=2000,
+        mem_mb=growing(2000),
+        runtime=growing(60),
         # No param: another number of lanes gives the same files, and must not make them anew.
         lanes=config["traces"]["lanes"],
     params:

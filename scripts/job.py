@@ -13,6 +13,10 @@ from zipquant.progress import CONSOLE
 PR_SET_PDEATHSIG = 1
 """linux/prctl.h: which signal a process gets when its parent dies."""
 
+KILLED = "error: the job was killed by "
+FAULT = "error: this is a fault of Zipquant, or the machine's"
+"""How the errors begin that another try might mend; all others tell of what the user gave."""
+
 
 def run(log: Sequence[str], function: Callable[..., None], **arguments) -> None:
     """Call a library function in a child process whose whole output goes to the rule's log.
@@ -38,7 +42,7 @@ def run(log: Sequence[str], function: Callable[..., None], **arguments) -> None:
         if code < 0:
             name = signal.Signals(-code).name
             hint = ": most likely out of memory" if name == "SIGKILL" else ""
-            file.write(f"error: the job was killed by {name}{hint}; see {log[0]}\n".encode())
+            file.write(f"{KILLED}{name}{hint}; see {log[0]}\n".encode())
         file.write(f"peak memory: {used.ru_maxrss / 1024:.0f} MB\n".encode())
     sys.exit(0 if code == 0 else 1)
 
@@ -52,10 +56,7 @@ def _call(function: Callable[..., None], arguments: dict) -> int:
         code = 1
     except BaseException:  # the child must never go on as if it were the job
         traceback.print_exc()
-        print(
-            "error: this is a fault of Zipquant, or the machine's; please report the log above",
-            file=sys.stderr,
-        )
+        print(f"{FAULT}; please report the log above", file=sys.stderr)
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()

@@ -33,7 +33,9 @@ class Utterance:
     def problem(self) -> str:
         """Why a file of this name cannot take part; empty for all but a few odd names."""
         name = f"{self.path}{self.id}"
-        if any("\ud800" <= letter <= "\udfff" for letter in name):
+        try:
+            name.encode()
+        except UnicodeEncodeError:
             return f"{shown(self.path)}: its name is not UTF-8; rename the file"
         if "{" in name or "}" in name:
             return f"{self.path}: its name has a brace, a wildcard to Snakemake; rename the file"

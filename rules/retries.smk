@@ -1,0 +1,41 @@
+# What is tried again, where a profile sets `retries`: jobs that were killed, ran out of memory or time,
+# or met a fault. A plain error, of what the user gave, comes again however often it is tried.
+
+import logging
+
+from job import FAULT, KILLED
+from snakemake.logging import logger
+from snakemake_interface_logger_plugins.common import LogEvent
+
+
+def is_plain(log: Path) -> bool:
+    """Whether a job of this run has ended with an error of what the user gave."""
+    if not log.is_file() or log.stat().st_mtime < STARTED:
+        return False
+    lines = log.read_text(errors="replace").splitlines()
+    errors = [line for line in lines if line.startswith("error: ")]
+    return any(not line.startswith((KILLED, FAULT)) for line in errors)
+
+
+class NoMoreOfPlainErrors(logging.Filter):
+    """Takes a rule's retries away when one of its jobs ends with a plain error; the run fails now.
+
+    Snakemake tells of an error before it decides whether to try again. A group is tried again if
+    one of its rules may be.
+    """
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        event = getattr(record, "event", None)
+        jobs = []
+        if event == LogEvent.JOB_ERROR:
+            jobs = [vars(record)]
+        elif event == LogEvent.GROUP_ERROR:
+            jobs = record.job_error_info
+        if any(is_plain(Path(log)) for job in jobs for log in job["log"]):
+            for job in jobs:
+                workflow.get_rule(job["rule_name"]).restart_times = 0
+        return True
+
+
+if workflow.is_main_process and not workflow.dryrun:
+    logger.addFilter(NoMoreOfPlainErrors())
