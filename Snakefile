@@ -36,6 +36,10 @@ rule all:
         "Everything is made"
 
 
+onstart:
+    hold_results()
+
+
 onsuccess:
     atexit.register(show_summary)
 

@@ -12,7 +12,7 @@ SCRIPTS = Path(workflow.basedir) / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from zipquant import config as configuration
-from zipquant import contract, manifest, recipes, recognizer
+from zipquant import contract, manifest, processes, recipes, recognizer
 from zipquant.errors import UserError
 
 STARTED = time.time()
@@ -252,6 +252,15 @@ def show_errors() -> None:
                 print(f"{line}\n  (log: {log})", file=sys.stderr)
 
 
+def hold_results() -> None:
+    """Keep a second run out of the results folder; the lock ends with this process."""
+    global HELD
+    try:
+        HELD = processes.hold(config["results"])
+    except UserError as error:
+        stop(error)
+
+
 def shard_audio(name: str) -> dict[int, list[manifest.Utterance]]:
     sharded = {}
     found = manifest.read(config["audio"][name])
@@ -265,6 +274,7 @@ def shard_audio(name: str) -> dict[int, list[manifest.Utterance]]:
 
 try:
     configuration.validate(config)
+    configuration.check_results(config, workflow.basedir)
     RECIPE = recipes.resolve(config["calibration"])
     # A wrong model is told at once, also by a dry run; the rule `inspect` tries it as well.
     RECOGNIZER = recognizer.find(
@@ -280,5 +290,6 @@ except UserError as error:
     stop(error)
 
 if workflow.is_main_process:
+    processes.announce()
     for warning in WARNINGS:
         print(f"warning: {warning}", file=sys.stderr)

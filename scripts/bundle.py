@@ -4,7 +4,7 @@ from job import run
 from zipquant import bundle
 
 run(
-    snakemake.log,
+    snakemake,
     bundle.write,
     best_file=snakemake.input.best,
     scores_file=snakemake.input.scores,

@@ -9,7 +9,6 @@ from typing import Any
 import jinja2
 
 from zipquant import files, rknn_file, runtime
-from zipquant.errors import UserError
 
 ENCODER, DECODER, JOINER, TOKENS = "encoder.rknn", "decoder.rknn", "joiner.rknn", "tokens.txt"
 
@@ -35,15 +34,10 @@ def write(
         joiner: the joiner's .rknn; None for a CTC model.
         folder: the folder to write.
         archive: the tar file to write, with the same content.
-
-    Raises:
-        UserError: a file is not what its build has recorded.
     """
     best = files.read_json(best_file)["best"]
     build = files.read_json(variants[best])
     encoder = Path(variants[best]).with_name(ENCODER)
-    if files.sha256(encoder) != build["rknn_sha256"]:
-        raise UserError(f"{encoder} has been changed since it was built: delete it and run again")
     folder = Path(folder)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -9,6 +9,7 @@ from typing import Any
 import jsonschema
 import yaml
 
+from zipquant import integrity
 from zipquant.errors import UserError
 
 RESERVED = ("float", "rknn")
@@ -42,6 +43,29 @@ def validate(config: Mapping[str, Any]) -> None:
         ]
     if lines:
         raise UserError("config: " + "; ".join(lines))
+
+
+def check_results(config: Mapping[str, Any], project: str | Path) -> None:
+    """Check that the results folder holds nothing but results.
+
+    Args:
+        config: a valid configuration.
+        project: the folder of the workflow.
+
+    Raises:
+        UserError: the workflow itself, the audio or the model lie in the results folder.
+    """
+    results, model = config["results"], config["model"]
+    settings = {f"audio.{name}": config["audio"][name] for name in ("calibration", "evaluation")}
+    settings |= {
+        f"model.{name}": model[name] for name in ("encoder", "decoder", "joiner", "tokens")
+    }
+    for name, path in {"the workflow itself": project, **settings}.items():
+        if path and integrity.is_inside(results, path):
+            raise UserError(
+                f"config: results: the folder '{results}' holds {name} ({path}); take a folder for "
+                "the results alone"
+            )
 
 
 def _explain(error: jsonschema.ValidationError) -> list[str]:

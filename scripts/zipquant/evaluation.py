@@ -10,7 +10,6 @@ import pyarrow.parquet
 
 from zipquant import files, rknn_toolkit
 from zipquant.contract import Contract
-from zipquant.errors import UserError
 from zipquant.frame_store import FrameReader, FrameWriter
 from zipquant.progress import Progress
 from zipquant.streaming import Encoder, OnnxEncoder, stream
@@ -143,8 +142,6 @@ def evaluate_shard(
     contract = Contract.load(contract_file)
     work = Path(work)
     build = files.read_json(work / "build.json")
-    if files.sha256(work / "encoder.rknn") != build["rknn_sha256"]:
-        raise UserError(f"{work} has been changed since it was built: delete it and run again")
     with (
         FrameReader(features) as reader,
         FrameWriter(encoded_file) as writer,
