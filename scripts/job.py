@@ -57,7 +57,7 @@ def run(snakemake: Any, function: Callable[..., None], **arguments) -> None:
         function: does the work.
         arguments: of the function.
     """
-    log = snakemake.log[0]
+    log, results = snakemake.log[0], snakemake.config["results"]
     with open(log, "ab", buffering=0) as file:
         _lock(file, log)
         file.truncate(0)
@@ -84,6 +84,8 @@ def run(snakemake: Any, function: Callable[..., None], **arguments) -> None:
             name = signal.Signals(-code).name
             hint = ": most likely out of memory" if name == "SIGKILL" else ""
             reason = f"the job was killed by {name}{hint}; see {log}"
+        if code != DONE and not reason and _tells_of_full_disk(log):
+            reason = f"{results}: {UNWRITABLE[errno.ENOSPC]}, and run the same command again"
         lines = [f"error: {reason}"] if reason else []
         lines.append(f"peak memory: {used.ru_maxrss / 1024:.0f} MB")
         try:
@@ -91,6 +93,12 @@ def run(snakemake: Any, function: Callable[..., None], **arguments) -> None:
         except OSError:
             print(*lines, sep="\n", file=sys.stderr)
     sys.exit(0 if code == DONE else 1)
+
+
+def _tells_of_full_disk(log: str) -> bool:
+    """Libraries say so in ways of their own, and the toolkit goes on."""
+    with open(log, errors="replace") as file:
+        return any(os.strerror(errno.ENOSPC) in line for line in file)
 
 
 def _lock(file: Any, log: str) -> None:
@@ -176,4 +184,6 @@ def _explain(error: BaseException) -> str | None:
     if isinstance(error, OSError) and error.errno in UNWRITABLE:
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{UNWRITABLE[error.errno]}, and run the same command again"
+    if os.strerror(errno.ENOSPC) in str(error):  # HDF5 has it in the text alone
+        return f"{UNWRITABLE[errno.ENOSPC]}, and run the same command again"
     return None

@@ -2,11 +2,14 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from conftest import ROOT
 from zipquant import integrity
 from zipquant.errors import UserError
 
@@ -130,3 +133,16 @@ def test_of_a_large_file_that_checks_itself_pieces_are_compared(tmp_path):
     plain = make(tmp_path, "0.parquet", content)
     flip(plain)
     assert integrity.problem(tmp_path, plain)
+
+
+def test_whole_results_folder_is_checked_by_a_command(tmp_path):
+    paths = [make(tmp_path, name) for name in ("bundle.tar", "report/index.html", "model.json")]
+    command = [sys.executable, ROOT / "scripts/check_results.py", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "3 files and folders compared with their records, 0 damaged\n"
+    flip(paths[1])
+    for option, left in (("--keep", True), ("--", False)):
+        done = subprocess.run([*command, option], capture_output=True, text=True, timeout=60)
+        assert done.returncode == 1 and f"{paths[1]}" in done.stdout.splitlines()[0]
+        assert paths[1].exists() == left
