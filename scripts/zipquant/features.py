@@ -40,8 +40,10 @@ def fbank(samples: np.ndarray) -> np.ndarray:
     extractor = knf.OnlineFbank(options)
     extractor.accept_waveform(audio.SAMPLE_RATE, samples)
     extractor.input_finished()
-    frames = [extractor.get_frame(i) for i in range(extractor.num_frames_ready)]
-    return np.array(frames, dtype=np.float32).reshape(len(frames), options.mel_opts.num_bins)
+    frames = np.empty((extractor.num_frames_ready, options.mel_opts.num_bins), dtype=np.float32)
+    for number in range(len(frames)):
+        frames[number] = extractor.get_frame(number)
+    return frames
 
 
 FRONT_ENDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
