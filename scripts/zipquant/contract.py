@@ -298,8 +298,8 @@ def _check_states(path: str | Path, inputs: list[Tensor]) -> None:
         # The calibration set has files of these names, in rows that are split at spaces.
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,99}", name) or names.count(name) > 1:
             raise UserError(
-                f"{path}: an input is called '{name[:100]}'; names are letters, digits and _ . : -, "
-                "each used once: rename it, and its output, in the ONNX file"
+                f"{path}: an input is called '{name[:100]}'; names are made of letters, digits "
+                "and _ . : - and used once: rename it, and its output, in the ONNX file"
             )
 
 
