@@ -13,13 +13,10 @@ from pathlib import Path
 import numpy as np
 from rknn.api import RKNN
 
-from zipquant import files
+from zipquant import files, rknn_file
 from zipquant.contract import Contract, Tensor
 from zipquant.errors import UserError
 from zipquant.recognizer import Part
-
-MAGIC = b"RKNN"
-"""What every .rknn file starts with."""
 
 TOOLKIT = "toolkit"
 """Folder, beside the .rknn, of the files that the first step of a quantized build leaves."""
@@ -198,9 +195,8 @@ def _build_float16(model: Path, contract: Contract, platform: str) -> RKNN:
 def _export(rknn: RKNN, path: Path) -> None:
     with files.atomic(path) as temporary:
         _run(rknn.export_rknn, str(temporary))
-        with open(temporary, "rb") as file:
-            if file.read(len(MAGIC)) != MAGIC:
-                raise UserError(f"rknn-toolkit2 wrote to {path} what is no .rknn")
+        if not temporary.is_file() or not rknn_file.is_whole(temporary):
+            raise UserError(f"rknn-toolkit2 wrote to {path} what is no .rknn, or half of one")
 
 
 def _simulator_failed() -> UserError:
