@@ -4,13 +4,16 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import yaml
 
@@ -394,6 +397,44 @@ def test_calibration_set_is_the_same_for_any_shards_and_cores(finished, tmp_path
     produced = project / "results/calibration"
     for path in [Path("dataset.txt"), *(p.relative_to(expected) for p in expected.glob("*/*.npy"))]:
         assert (produced / path).read_bytes() == (expected / path).read_bytes()
+
+
+@pytest.mark.parametrize("killed", ["run", "job"])
+def test_killed_run_goes_on_with_the_same_command_and_keeps_others_out(finished, project, killed):
+    dataset = "results/calibration/dataset.txt"
+    for path in shards(project):
+        path.unlink()
+    before = {path: path.stat().st_mtime_ns for path in (project / "results").glob("features/*/*")}
+    first = subprocess.Popen(
+        [sys.executable, "-m", "snakemake", dataset, "--cores", "1", "--configfile", "my.yaml"],
+        cwd=project,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+    )
+    while not list(project.glob("results/traces/.*.part.h5")):
+        assert first.poll() is None
+        time.sleep(0.002)
+    victim = first.pid
+    if killed == "job":
+        script = project / ".snakemake/scripts"
+        (victim,) = {
+            process.pid
+            for process in psutil.Process(first.pid).children(recursive=True)
+            if any(argument.startswith(str(script)) for argument in process.cmdline())
+            and process.parent().name() == "bash"
+        }
+    else:
+        assert "error: another run (process" in snakemake(project, dataset).stderr
+    os.kill(victim, signal.SIGKILL)
+    assert first.wait(30) != 0
+    run(project, dataset)
+    for path in (finished / "results/calibration").rglob("*.*"):
+        if path.suffix in (".npy", ".txt"):
+            produced = project / path.relative_to(finished)
+            assert produced.read_bytes() == path.read_bytes()
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert not list(project.glob("results/**/.*.part*"))
 
 
 def refuse(project: Path, *arguments: str) -> str:
