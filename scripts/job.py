@@ -75,7 +75,11 @@ def run(snakemake: Any, function: Callable[..., None], **arguments) -> None:
             except BaseException:  # such as no room for the log's last line
                 code = 1
             os._exit(code)
-        reason = _watch(child, alive, snakemake)
+        try:
+            reason = _watch(child, alive, snakemake)
+        except KeyboardInterrupt:  # C code may take its time to hear of it
+            processes.kill_tree(child)
+            reason = "the job was interrupted"
         _, status, used = os.wait4(child, 0)
         code = os.waitstatus_to_exitcode(status)
         if code == 0:  # C code may end the process when it likes
