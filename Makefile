@@ -3,12 +3,13 @@
 # make docs: write the configuration reference anew, from the schema, config.yaml and the workflow.
 # make bench: set up, and measure what benchmarks/results.json holds; half an hour of an idle machine.
 #   DIGITS: a folder of {digit}_{speaker}_{index}.wav to recognise; the demo's own audio without it.
+# make faults: set up, and kill, damage and starve the workflow; writes benchmarks/faults.json; as root.
 
 PYTHON ?= python3.11
 CORES ?= $(shell nproc)
 BIN := .venv/bin
 
-.PHONY: demo test lint docs bench clean
+.PHONY: demo test lint docs bench faults clean
 
 demo: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -31,6 +32,9 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/sampling.py
 	$(BIN)/python benchmarks/recognition.py --record \
 	    $(if $(DIGITS),--digits $(DIGITS),--audio demo/audio/evaluation.tsv)
+
+faults: .venv/installed
+	$(BIN)/python benchmarks/faults.py
 
 clean:
 	rm -rf .venv results .snakemake

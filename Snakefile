@@ -45,6 +45,10 @@ rule all:
         "Everything is made"
 
 
+onstart:
+    hold_results()
+
+
 onsuccess:
     atexit.register(show_summary)
     # A variant that could not be built is no failure of the run.

@@ -12,7 +12,7 @@ SCRIPTS = Path(workflow.basedir) / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from zipquant import config as configuration
-from zipquant import contract, manifest, recipes, recognizer
+from zipquant import contract, manifest, processes, recipes, recognizer
 from zipquant.errors import UserError
 
 STARTED = time.time()
@@ -336,6 +336,15 @@ def report_jobs() -> list[str]:
     return [*jobs, *(f"decode/{job}" for job in evaluated)]
 
 
+def hold_results() -> None:
+    """Keep a second run out of the results folder; the lock ends with this process."""
+    global HELD
+    try:
+        HELD = processes.hold(config["results"])
+    except UserError as error:
+        stop(error)
+
+
 def shard_audio(name: str) -> dict[int, list[manifest.Utterance]]:
     sharded = {}
     found = manifest.read(config["audio"][name])
@@ -349,6 +358,7 @@ def shard_audio(name: str) -> dict[int, list[manifest.Utterance]]:
 
 try:
     configuration.validate(config)
+    configuration.check_results(config, workflow.basedir)
     RECIPE = recipes.resolve(config["calibration"])
     # A wrong model is told at once, also by a dry run; the rule `inspect` tries it as well.
     RECOGNIZER = recognizer.find(
@@ -364,6 +374,7 @@ except UserError as error:
     stop(error)
 
 if workflow.is_main_process:
+    processes.announce()
     build_failed_ones_again()
     for warning in WARNINGS:
         print(f"warning: {warning}", file=sys.stderr)

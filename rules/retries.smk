@@ -3,7 +3,7 @@
 
 import logging
 
-from job import FAULT, KILLED
+from job import FAULT, KILLED, LIMIT
 from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
@@ -14,7 +14,7 @@ def is_plain(log: Path) -> bool:
         return False
     lines = log.read_text(errors="replace").splitlines()
     errors = [line for line in lines if line.startswith("error: ")]
-    return any(not line.startswith((KILLED, FAULT)) for line in errors)
+    return any(not line.startswith((KILLED, LIMIT, FAULT)) for line in errors)
 
 
 class NoMoreOfPlainErrors(logging.Filter):

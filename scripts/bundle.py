@@ -4,7 +4,7 @@ from job import run
 from zipquant import bundle
 
 run(
-    snakemake.log,
+    snakemake,
     bundle.write,
     best_file=snakemake.input.best,
     contract_file=snakemake.input.contract,

@@ -4,7 +4,7 @@ from job import run
 from zipquant import calibration
 
 run(
-    snakemake.log,
+    snakemake,
     calibration.write,
     sample=snakemake.input.sample,
     traces=snakemake.input.traces,

@@ -4,7 +4,7 @@ from job import run
 from zipquant import choice
 
 run(
-    snakemake.log,
+    snakemake,
     choice.write,
     variants=snakemake.params.variants,
     candidates=snakemake.params.candidates,

@@ -4,7 +4,7 @@ from job import run
 from zipquant import rknn_decoding
 
 run(
-    snakemake.log,
+    snakemake,
     rknn_decoding.convert,
     part=snakemake.wildcards.part,
     tokens=snakemake.input.tokens,

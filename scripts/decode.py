@@ -4,7 +4,7 @@ from job import run
 from zipquant import decoding
 
 run(
-    snakemake.log,
+    snakemake,
     decoding.decode_shard_float,
     encoded=snakemake.input.encoded,
     output=snakemake.output.texts,

@@ -4,7 +4,7 @@ from job import run
 from zipquant import rknn_decoding
 
 run(
-    snakemake.log,
+    snakemake,
     rknn_decoding.decode_shard,
     best_file=snakemake.input.best,
     encoded=dict(zip(snakemake.params.variants, snakemake.input.encoded, strict=True)),

@@ -4,7 +4,7 @@ from job import run
 from zipquant import evaluation
 
 run(
-    snakemake.log,
+    snakemake,
     evaluation.encode_shard,
     model=snakemake.input.model,
     contract_file=snakemake.input.contract,

@@ -4,7 +4,7 @@ from job import run
 from zipquant import evaluation
 
 run(
-    snakemake.log,
+    snakemake,
     evaluation.evaluate_shard,
     model=snakemake.input.model,
     prepared=snakemake.input.prepared,

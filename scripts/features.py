@@ -4,7 +4,7 @@ from job import run
 from zipquant import features
 
 run(
-    snakemake.log,
+    snakemake,
     features.extract_shard,
     index_file=snakemake.input.index,
     output=snakemake.output.features,

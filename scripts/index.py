@@ -4,7 +4,7 @@ from job import run
 from zipquant import index
 
 run(
-    snakemake.log,
+    snakemake,
     index.write,
     ids=snakemake.params.ids,
     paths=snakemake.input.audio,

@@ -4,7 +4,7 @@ from job import run
 from zipquant import streaming
 
 run(
-    snakemake.log,
+    snakemake,
     streaming.inspect_and_try,
     model=snakemake.input.model,
     state_outputs=snakemake.params.state_outputs,

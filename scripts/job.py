@@ -1,12 +1,19 @@
-"""What all entry scripts share: log file, plain errors, and a child process for the work."""
+"""What all entry scripts share: a child process for the work, its limits, files checked before
+they are read and recorded when they are made, and plain errors."""
 
 import ctypes
+import errno
+import fcntl
 import os
+import select
 import signal
 import sys
+import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from typing import Any
 
+from zipquant import integrity, processes
 from zipquant.errors import UserError
 from zipquant.progress import CONSOLE
 
@@ -14,50 +21,180 @@ PR_SET_PDEATHSIG = 1
 """linux/prctl.h: which signal a process gets when its parent dies."""
 
 KILLED = "error: the job was killed by "
+LIMIT = "error: the job took more than "
 FAULT = "error: this is a fault of Zipquant, or the machine's"
 """How the errors begin that another try might mend; all others tell of what the user gave."""
 
+BENCHMARKS = "benchmarks"
+"""Folder of the files that Snakemake writes itself, after the job."""
 
-def run(log: Sequence[str], function: Callable[..., None], **arguments) -> None:
+DONE = 77
+"""Exit code of a child that has done all its work: not 0, with which C code may end a process when
+it likes."""
+
+WATCH_SECONDS = 0.5
+"""How often the memory of a job is looked at."""
+
+UNWRITABLE = {
+    errno.ENOSPC: "the disk is full; free some space",
+    errno.EDQUOT: "the quota of the disk is used up; free some space",
+    errno.EROFS: "the disk can only be read; make it writable, or set results to another folder",
+    errno.EACCES: "permission denied; make the folder writable, or set results to another one",
+}
+"""What the errors of the operating system mean that are the disk's fault."""
+
+
+def run(snakemake: Any, function: Callable[..., None], **arguments) -> None:
     """Call a library function in a child process whose whole output goes to the rule's log.
 
     The child keeps the toolkit's and onnxruntime's C code, which prints what it likes and may
-    abort, away from the job: a dead child becomes a plain error. A `UserError` is written as one
-    line that begins with `error:`; the Snakefile's `onerror` shows those at the end of a run.
+    abort, away from the job: a dead child becomes a plain error. So does one that takes more
+    memory than the rule's `mem_mb` or more time than the setting `job_hours`. Inputs that other
+    jobs have made are compared with their records before, outputs are recorded after; see
+    `zipquant.integrity`. A `UserError` is written as one line that begins with `error:`; the
+    Snakefile's `onerror` shows those at the end of a run.
+
+    The job ends with the run that it belongs to, even if that is killed: nothing goes on writing
+    files behind the back of the next run.
+
+    Args:
+        snakemake: what Snakemake gives to the script.
+        function: does the work.
+        arguments: of the function.
     """
-    with open(log[0], "wb", buffering=0) as file:
+    log, results = snakemake.log[0], snakemake.config["results"]
+    with open(log, "ab", buffering=0) as file:
+        _lock(file, log)
+        file.truncate(0)
+        try:
+            alive = processes.of_run()
+        except ProcessLookupError:
+            os._exit(1)
         sys.stdout.flush()
         sys.stderr.flush()
         child = os.fork()
         if child == 0:
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-            # Long jobs tell on the console how far they are; the rest is for the log.
-            job = os.path.relpath(os.path.splitext(log[0])[0]).split("logs/")[-1]
-            os.environ[CONSOLE] = f"{os.dup(2)}:{job}"
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-            os._exit(_call(function, arguments))
+            try:
+                _become_child(file, log)
+                code = _call(snakemake, function, arguments)
+            except BaseException:  # such as no room for the log's last line
+                code = 1
+            os._exit(code)
+        try:
+            reason = _watch(child, alive, snakemake)
+        except KeyboardInterrupt:  # C code may take its time to hear of it
+            processes.kill_tree(child)
+            reason = "the job was interrupted"
         _, status, used = os.wait4(child, 0)
         code = os.waitstatus_to_exitcode(status)
-        if code < 0:
+        if code == 0:  # C code may end the process when it likes
+            code, reason = 1, f"the job ended without a word before it was done; see {log}"
+        if code < 0 and not reason:
             name = signal.Signals(-code).name
             hint = ": most likely out of memory" if name == "SIGKILL" else ""
-            file.write(f"{KILLED}{name}{hint}; see {log[0]}\n".encode())
-        file.write(f"peak memory: {used.ru_maxrss / 1024:.0f} MB\n".encode())
-    sys.exit(0 if code == 0 else 1)
+            reason = f"{KILLED.removeprefix('error: ')}{name}{hint}; see {log}"
+        if code != DONE and not reason and _tells_of_full_disk(log):
+            reason = f"{results}: {UNWRITABLE[errno.ENOSPC]}, and run the same command again"
+        lines = [f"error: {reason}"] if reason else []
+        lines.append(f"peak memory: {used.ru_maxrss / 1024:.0f} MB")
+        try:
+            file.write("".join(f"{line}\n" for line in lines).encode())
+        except OSError:
+            print(*lines, sep="\n", file=sys.stderr)
+    sys.exit(0 if code == DONE else 1)
 
 
-def _call(function: Callable[..., None], arguments: dict) -> int:
+def _tells_of_full_disk(log: str) -> bool:
+    """Libraries say so in ways of their own, and the toolkit goes on."""
+    with open(log, errors="replace") as file:
+        return any(os.strerror(errno.ENOSPC) in line for line in file)
+
+
+def _lock(file: Any, log: str) -> None:
+    """Keep out a second process that does the same job, such as one of another project folder."""
     try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print(f"error: another run is doing this job, see {log}: wait for it", file=sys.stderr)
+        sys.exit(1)
+    except OSError:
+        pass  # a file system without locks
+
+
+def _become_child(file: Any, log: str) -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    # Long jobs tell on the console how far they are; the rest is for the log.
+    job = os.path.relpath(os.path.splitext(log)[0]).split("logs/")[-1]
+    os.environ[CONSOLE] = f"{os.dup(2)}:{job}"
+    os.dup2(file.fileno(), 1)
+    os.dup2(file.fileno(), 2)
+
+
+def _watch(child: int, alive: list[int], snakemake: Any) -> str:
+    """Wait until the child has ended; end it when it passes a limit, and return which.
+
+    When a process that the job belongs to has ended, both processes of the job do.
+    """
+    most = snakemake.resources.get("mem_mb")
+    hours = snakemake.config["job_hours"]
+    start = time.monotonic()
+    done = os.pidfd_open(child)
+    poll = select.poll()
+    for descriptor in (done, *alive):
+        poll.register(descriptor, select.POLLIN)
+    while True:
+        ended = [descriptor for descriptor, _ in poll.poll(1000 * WATCH_SECONDS)]
+        if done in ended:
+            return ""
+        if ended:
+            processes.kill_tree(child)
+            os._exit(1)
+        if most and processes.memory_mb(child) > most:
+            processes.kill_tree(child)
+            return (
+                f"{LIMIT.removeprefix('error: ')}the {most} MB of memory that its rule has and was "
+                "ended; "
+                f"give it more: --set-resources {snakemake.rule}:mem_mb={2 * most}"
+            )
+        if time.monotonic() - start > 3600 * hours:
+            processes.kill_tree(child)
+            limit = LIMIT.removeprefix("error: ")
+            return f"{limit}{hours} hours and was ended; job_hours is the limit"
+
+
+def _call(snakemake: Any, function: Callable[..., None], arguments: dict) -> int:
+    results = snakemake.config["results"]
+    benchmarks = os.path.join(results, BENCHMARKS)
+    inputs = [path for path in snakemake.input if not integrity.is_inside(benchmarks, path)]
+    try:
+        integrity.begin(results, snakemake.output)
+        integrity.verify(results, dict.fromkeys(inputs))
         function(**arguments)
-        code = 0
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 1
-    except BaseException:  # the child must never go on as if it were the job
-        traceback.print_exc()
-        print(f"{FAULT}; please report the log above", file=sys.stderr)
+        integrity.seal(results, snakemake.output)
+        code = DONE
+    except BaseException as error:  # the child must never go on as if it were the job
+        message = _explain(error)
+        if message is None:
+            traceback.print_exc()
+            message = f"{FAULT.removeprefix('error: ')}; please report the log above"
+        print("error:", " ".join(message.splitlines()), file=sys.stderr)
         code = 1
     sys.stdout.flush()
     sys.stderr.flush()
     return code
+
+
+def _explain(error: BaseException) -> str | None:
+    """Return what to tell of an error that is not Zipquant's fault; None for others."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return "the job was interrupted"
+    if isinstance(error, MemoryError):
+        return "there is not enough memory; run fewer jobs at once (--cores)"
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+        place = f"{error.filename}: " if error.filename else ""
+        return f"{place}{UNWRITABLE[error.errno]}, and run the same command again"
+    if os.strerror(errno.ENOSPC) in str(error):  # HDF5 has it in the text alone
+        return f"{UNWRITABLE[errno.ENOSPC]}, and run the same command again"
+    return None

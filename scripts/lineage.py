@@ -4,7 +4,7 @@ from job import run
 from zipquant import lineage
 
 run(
-    snakemake.log,
+    snakemake,
     lineage.write,
     contract_file=snakemake.input.contract,
     made=snakemake.params.made,

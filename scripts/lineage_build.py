@@ -4,7 +4,7 @@ from job import run
 from zipquant import lineage
 
 run(
-    snakemake.log,
+    snakemake,
     lineage.build,
     model=snakemake.input.model,
     prepared=snakemake.input.prepared,

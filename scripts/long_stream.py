@@ -4,7 +4,7 @@ from job import run
 from zipquant import long_stream
 
 run(
-    snakemake.log,
+    snakemake,
     long_stream.run,
     model=snakemake.input.model,
     prepared=snakemake.input.prepared,

@@ -4,7 +4,7 @@ from job import run
 from zipquant import index
 
 run(
-    snakemake.log,
+    snakemake,
     index.check_overlap,
     calibration=snakemake.input.calibration,
     evaluation=snakemake.input.evaluation,

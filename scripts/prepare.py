@@ -4,7 +4,7 @@ from job import run
 from zipquant import preparation
 
 run(
-    snakemake.log,
+    snakemake,
     preparation.prepare,
     model=snakemake.input.model,
     contract_file=snakemake.input.contract,

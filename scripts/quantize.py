@@ -4,7 +4,7 @@ from job import run
 from zipquant import quantize
 
 run(
-    snakemake.log,
+    snakemake,
     quantize.attempt,
     model=snakemake.input.model,
     contract_file=snakemake.input.contract,

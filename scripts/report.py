@@ -4,7 +4,7 @@ from job import run
 from zipquant import report
 
 run(
-    snakemake.log,
+    snakemake,
     report.write,
     model=snakemake.input.model,
     contract_file=snakemake.input.contract,

@@ -4,7 +4,7 @@ from job import run
 from zipquant import sampling
 
 run(
-    snakemake.log,
+    snakemake,
     sampling.sample,
     tables=snakemake.input.tables,
     contract_file=snakemake.input.contract,

@@ -4,7 +4,7 @@ from job import run
 from zipquant import scoring
 
 run(
-    snakemake.log,
+    snakemake,
     scoring.write,
     models=snakemake.params.models,
     texts=snakemake.input.texts,

@@ -4,7 +4,7 @@ from job import run
 from zipquant import traces
 
 run(
-    snakemake.log,
+    snakemake,
     traces.trace_shard,
     model=snakemake.input.model,
     contract_file=snakemake.input.contract,

@@ -4,7 +4,7 @@ from job import run
 from zipquant import rknn_decoding
 
 run(
-    snakemake.log,
+    snakemake,
     rknn_decoding.verify,
     encoded=snakemake.input.encoded,
     tokens=snakemake.input.tokens,

@@ -7,7 +7,7 @@ import soundfile
 from conftest import SHARED_SPEECH, make_audio, needs_shared_speech
 from zipquant import audio, features, index
 from zipquant.errors import UserError
-from zipquant.frame_store import FrameReader
+from zipquant.frame_store import FrameReader, FrameWriter
 
 
 def reference_fbank(samples: np.ndarray) -> np.ndarray:
@@ -98,15 +98,28 @@ def test_stop_on_bad_file_names_all_of_them(tmp_path):
     assert not (tmp_path / "index.tsv").exists()
 
 
-def test_damaged_feature_file_is_named(tmp_path):
-    soundfile.write(tmp_path / "a.wav", make_audio(3.0), 16000)
-    index.write(["a"], [str(tmp_path / "a.wav")], {}, tmp_path / "index.tsv", "mean", "skip")
-    features.extract_shard(tmp_path / "index.tsv", tmp_path / "f.h5", "mean", 0.0)
-    content = bytearray((tmp_path / "f.h5").read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    (tmp_path / "f.h5").write_bytes(content)
-    with (
-        pytest.raises(UserError, match=r"f\.h5 was damaged"),
-        FrameReader(tmp_path / "f.h5") as r,
-    ):
-        r.frames(0)
+def test_damage_anywhere_in_a_feature_file_is_named_and_never_used(tmp_path):
+    path = tmp_path / "f.h5"
+    random = np.random.default_rng(0)
+    with FrameWriter(path) as writer:
+        for number in range(5):
+            frames = random.normal(size=(40 * number, 80)).astype("f4")
+            writer.add(f"utterance {number}", frames)
+    content, intact = path.read_bytes(), everything(path)
+    noticed = 0
+    for place in np.linspace(0, len(content) - 1, 200).astype(int):
+        broken = bytearray(content)
+        broken[place] ^= 0x02
+        path.write_bytes(broken)
+        try:
+            assert everything(path) == intact
+        except UserError as error:
+            assert f"{path} was damaged" in str(error)
+            assert not path.exists()
+            noticed += 1
+    assert noticed > 180
+
+
+def everything(path) -> list:
+    with FrameReader(path) as reader:
+        return [(name, reader.frames(i).tobytes()) for i, name in enumerate(reader.ids)]

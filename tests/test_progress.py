@@ -40,13 +40,17 @@ def test_console_is_told_while_a_job_goes_on(monkeypatch):
 def test_job_writes_its_output_to_the_log_and_progress_to_the_console(tmp_path):
     code = """
 import sys
+from types import SimpleNamespace
 from job import run
 from zipquant.progress import Progress
 def work(total):
     progress = Progress("things", total, every=0)
     for _ in range(total):
         progress.advance()
-run([sys.argv[1]], work, total=3)
+snakemake = SimpleNamespace(
+    log=[sys.argv[1]], input=[], output=[], resources={}, config={"results": ".", "job_hours": 1}
+)
+run(snakemake, work, total=3)
 """
     log = tmp_path / "logs" / "stage" / "7.log"
     log.parent.mkdir(parents=True)

@@ -5,9 +5,11 @@ import math
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -15,6 +17,7 @@ import markupsafe
 import networkx
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import yaml
 
@@ -638,6 +641,44 @@ def test_calibration_set_is_the_same_for_any_shards_and_cores(finished, tmp_path
         assert (produced / path).read_bytes() == (expected / path).read_bytes()
 
 
+@pytest.mark.parametrize("killed", ["run", "job"])
+def test_killed_run_goes_on_with_the_same_command_and_keeps_others_out(finished, project, killed):
+    dataset = "results/calibration/dataset.txt"
+    for path in shards(project):
+        path.unlink()
+    before = {path: path.stat().st_mtime_ns for path in (project / "results").glob("features/*/*")}
+    first = subprocess.Popen(
+        [sys.executable, "-m", "snakemake", dataset, "--cores", "1", "--configfile", "my.yaml"],
+        cwd=project,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"},
+    )
+    while not list(project.glob("results/traces/.*.part.h5")):
+        assert first.poll() is None
+        time.sleep(0.002)
+    victim = first.pid
+    if killed == "job":
+        script = project / ".snakemake/scripts"
+        (victim,) = {
+            process.pid
+            for process in psutil.Process(first.pid).children(recursive=True)
+            if any(argument.startswith(str(script)) for argument in process.cmdline())
+            and process.parent().name() == "bash"
+        }
+    else:
+        assert "error: another run (process" in snakemake(project, dataset).stderr
+    os.kill(victim, signal.SIGKILL)
+    assert first.wait(30) != 0
+    run(project, dataset)
+    for path in (finished / "results/calibration").rglob("*.*"):
+        if path.suffix in (".npy", ".txt"):
+            produced = project / path.relative_to(finished)
+            assert produced.read_bytes() == path.read_bytes()
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    assert not list(project.glob("results/**/.*.part*"))
+
+
 def refuse(project: Path, *arguments: str) -> str:
     """Run Snakemake, insist that it ends with one plain message before any job, return it."""
     done = snakemake(project, *arguments)
@@ -803,7 +844,8 @@ def test_failed_build_leaves_no_model_and_a_plain_error(project):
     assert done.returncode != 0
     *_, failed, error, log, empty, mend = done.stderr.splitlines()
     assert failed == "Building variant int8 for rk3588 failed:"
-    assert re.match(r"error: .*input 'x': .* has been changed", error)
+    damaged = rf"error: results/calibration/arrays was damaged \({victim.name}: it has another"
+    assert re.match(damaged, error)
     assert (log, empty) == ("  (log: results/logs/quantize/int8.log)", "")
     assert "go on with: snakemake --cores 2 --configfile my.yaml" in mend
     # One line a job: no list of its inputs, no exit code of its command.

@@ -48,9 +48,6 @@ def write(
         audio: the settings `channels` and `tail_padding`.
         folder: the folder to write.
         archive: the tar file to write, with the same content.
-
-    Raises:
-        UserError: a file is not what its build has recorded.
     """
     choice = files.read_json(best_file)
     best = choice["best"]

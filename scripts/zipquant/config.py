@@ -1,6 +1,8 @@
 """Checking the configuration before anything runs."""
 
 import difflib
+import itertools
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,11 +11,13 @@ from typing import Any
 import jsonschema
 import yaml
 
-from zipquant import platforms
+from zipquant import integrity, platforms
 from zipquant.errors import UserError
 
 RESERVED = ("float", "rknn")
 """Names that no variant can have: the float model, and the best variant with all three in RKNN."""
+
+MOST_VALUES = 10_000
 
 SCHEMA = Path(__file__).with_name("config.schema.yaml")
 
@@ -29,6 +33,7 @@ def validate(config: Mapping[str, Any]) -> None:
     Raises:
         UserError: one line for each wrong or missing key, with the nearest known name or value.
     """
+    _check_values(config)
     checker = jsonschema.Draft202012Validator(schema())
     errors = sorted(checker.iter_errors(config), key=lambda error: list(map(str, error.path)))
     # Several missing keys of one section are several errors, and each names all of them.
@@ -68,6 +73,60 @@ def _impossible(config: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def _check_values(config: Mapping[str, Any]) -> None:
+    """Refuse what the schema cannot tell: numbers that are none, keys of other types, odd text.
+
+    YAML's references can make a small file a huge one, so this counts as it goes.
+    """
+    todo: list[tuple[str, Any]] = [("", config)]
+    for count in itertools.count():
+        if not todo:
+            return
+        where, value = todo.pop()
+        if count > MOST_VALUES:
+            raise UserError(
+                f"config: more than {MOST_VALUES} values, or values that hold themselves"
+            )
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"config: {where}: {value} is no number that means something")
+        if isinstance(value, int) and abs(value) >= 1 << 63:
+            raise UserError(f"config: {where}: the number has more than 63 bits")
+        if isinstance(value, str) and re.search(r"[\x00-\x1f\x7f{}\ud800-\udfff]", value):
+            raise UserError(
+                f"config: {where}: {value[:100]!r} has a control character or a brace, which "
+                "Snakemake takes for a wildcard; rename the file or folder"
+            )
+        if isinstance(value, Mapping):
+            if odd := [key for key in value if not isinstance(key, str)]:
+                raise UserError(f"config: {where}: the key {odd[0]!r} is no text; quote it")
+            todo += [(f"{where}.{key}" if where else key, part) for key, part in value.items()]
+        elif isinstance(value, list):
+            todo += [(where, part) for part in value]
+
+
+def check_results(config: Mapping[str, Any], project: str | Path) -> None:
+    """Check that the results folder holds nothing but results.
+
+    Args:
+        config: a valid configuration.
+        project: the folder of the workflow.
+
+    Raises:
+        UserError: the workflow itself, the audio or the model lie in the results folder.
+    """
+    results, model = config["results"], config["model"]
+    settings = {f"audio.{name}": config["audio"][name] for name in ("calibration", "evaluation")}
+    settings |= {
+        f"model.{name}": model[name] for name in ("encoder", "decoder", "joiner", "tokens")
+    }
+    for name, path in {"the workflow itself": project, **settings}.items():
+        if path and integrity.is_inside(results, path):
+            raise UserError(
+                f"config: results: the folder '{results}' holds {name} ({path}); take a folder for "
+                "the results alone"
+            )
+
+
 def _explain(error: jsonschema.ValidationError) -> list[str]:
     where = ".".join(map(str, error.absolute_path))
     if error.validator == "additionalProperties":
@@ -89,7 +148,7 @@ def _explain(error: jsonschema.ValidationError) -> list[str]:
         known = ["null" if value is None else str(value) for value in error.validator_value]
         hint = _nearest(str(error.instance), known)
         return [f"{where}: '{error.instance}' is not known{hint or '.'} Known: {', '.join(known)}"]
-    return [f"{where or 'the file'}: {error.message}"]
+    return [f"{where or 'the file'}: {error.message[:300]}"]
 
 
 def _nearest(word: str, known: list[str]) -> str:

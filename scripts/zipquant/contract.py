@@ -4,7 +4,9 @@ Nothing about Zipformer is hard-coded. Any encoder of the shape "features and st
 output and new states out" fits; anything else is refused with the reason.
 """
 
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -21,6 +23,11 @@ DTYPES = {
     onnx.TensorProto.INT32: "int32",
 }
 """The tensor types that streaming encoders have at their borders."""
+
+
+LARGEST = 1 << 28
+"""Values of all inputs for one utterance, 1 GB of float32; those of the largest published
+Zipformers have half a million."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +167,7 @@ def inspect(path: str | Path, state_outputs: Mapping[str, str] | None = None) ->
             f"{path}: its metadata say decode_chunk_len = {chunk_shift}, which is not between 1 "
             f"and T = {x.shape[1]}; export the model again"
         )
+    _check_states(path, [x, *states])
     paired = _pair(path, states, outputs, state_outputs or {})
     dims = model.graph.output[0].type.tensor_type.shape.dim
     encoder_dim = dims[-1].dim_value or None if dims else None
@@ -184,7 +192,34 @@ def load_onnx(path: str | Path, setting: str) -> onnx.ModelProto:
         raise UserError(f"{path} is not an ONNX model ({error}): set {setting}") from None
     if not model.graph.node:
         raise UserError(f"{path} is not an ONNX model (it holds no graph): set {setting}")
+    for tensor in _weights(model):
+        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+            raise UserError(
+                f"{path} has weights in another file ('{tensor.name}'), which Zipquant does not "
+                "open; save it as one file: onnx.save(onnx.load(path), other_path)"
+            )
     return model
+
+
+def _weights(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """All tensors with values in a model, those of its subgraphs and functions included."""
+    nodes = list(model.graph.node)
+    for function in model.functions:
+        nodes += function.node
+    graphs = [model.graph]
+    while nodes or graphs:
+        if graphs:
+            graph = graphs.pop()
+            nodes += graph.node
+            yield from graph.initializer
+            for sparse in graph.sparse_initializer:
+                yield from (sparse.values, sparse.indices)
+        else:
+            for attribute in nodes.pop().attribute:
+                graphs += [attribute.g, *attribute.graphs]
+                yield from (attribute.t, *attribute.tensors)
+                for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
+                    yield from (sparse.values, sparse.indices)
 
 
 def batch_symbol(path: str | Path, x: onnx.ValueInfoProto) -> str | None:
@@ -219,7 +254,8 @@ def read_tensor(path: str | Path, value: onnx.ValueInfoProto, batch: str | None)
     """
     kind = value.type.tensor_type
     if kind.elem_type not in DTYPES:
-        name = onnx.TensorProto.DataType.Name(kind.elem_type)
+        names = {number: name for name, number in onnx.TensorProto.DataType.items()}
+        name = names.get(kind.elem_type, kind.elem_type)
         raise UserError(
             f"{path}: input '{value.name}' is of type {name}; "
             f"Zipquant takes {', '.join(DTYPES.values())}: export the float32 model"
@@ -247,6 +283,24 @@ def read_tensor(path: str | Path, value: onnx.ValueInfoProto, batch: str | None)
             "export the model again"
         )
     return Tensor(value.name, tuple(shape), DTYPES[kind.elem_type], batch_axis)
+
+
+def _check_states(path: str | Path, inputs: list[Tensor]) -> None:
+    """Refuse what no streaming encoder has: inputs of any size, or named like paths of files."""
+    values = sum(math.prod(tensor.shape) for tensor in inputs)
+    if values > LARGEST:
+        raise UserError(
+            f"{path}: its inputs have {values:,} values for each utterance; a streaming encoder "
+            f"has fewer than {LARGEST:,}"
+        )
+    names = [tensor.name for tensor in inputs]
+    for name in names:
+        # The calibration set has files of these names, in rows that are split at spaces.
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.:-]{0,99}", name) or names.count(name) > 1:
+            raise UserError(
+                f"{path}: an input is called '{name[:100]}'; names are made of letters, digits "
+                "and _ . : - and used once: rename it, and its output, in the ONNX file"
+            )
 
 
 def _tensor(raw: dict) -> Tensor:

@@ -13,7 +13,6 @@ import pyarrow.parquet
 
 from zipquant import files, rknn_toolkit
 from zipquant.contract import Contract
-from zipquant.errors import UserError
 from zipquant.frame_store import FrameReader, FrameWriter
 from zipquant.histograms import RANGES, Histograms
 from zipquant.progress import Progress
@@ -243,16 +242,18 @@ def evaluate_shard(
 def check_built(work: str | Path, build: Mapping[str, Any]) -> None:
     """Check that a variant's .rknn is what its build has made.
 
+    It is no output that the workflow knows, since a variant may fail, and so has no record.
+
     Args:
         work: the variant's folder.
         build: its build.json.
 
     Raises:
-        UserError: it is not, or is gone.
+        UserError: it is not, and has been deleted, so that the same command makes it anew.
     """
     rknn = Path(work) / rknn_toolkit.ENCODER
     if not rknn.exists() or files.sha256(rknn) != build["rknn_sha256"]:
-        raise UserError(f"{rknn} has been changed since it was built: delete it and run again")
+        raise files.damaged(rknn, ValueError("it has not the content that was built"))
 
 
 def encode_shard(

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -63,12 +64,15 @@ def read_json(path: str | Path) -> Any:
 
 
 def damaged(path: str | Path, error: Exception) -> UserError:
-    """Delete a damaged file of the results folder, and return the error that says so.
+    """Delete a damaged file or folder of the results folder, and return the error that says so.
 
-    The file is missing then, so that the same command makes it anew: the workflow looks at no
-    file's content, and would hand the damaged one on for ever.
+    It is missing then, so that the same command makes it anew: the workflow looks at no file's
+    content, and would hand the damaged one on for ever.
     """
-    Path(path).unlink(missing_ok=True)
+    if Path(path).is_dir():
+        shutil.rmtree(path)
+    else:
+        Path(path).unlink(missing_ok=True)
     reason = " ".join(str(error).split())
     return UserError(
         f"{path} was damaged ({reason}) and has been deleted: run the same command again, "

@@ -58,8 +58,15 @@ class FrameWriter:
     def __exit__(self, *exception) -> None:
         if exception[0] is None:
             ids = [name.encode("utf-8", "surrogateescape") for name in self._ids]
-            self._file.create_dataset("utterance", data=ids, dtype=h5py.string_dtype())
-            self._file.create_dataset("frame_count", data=np.array(self._counts, dtype=np.int64))
+            # Of one length: HDF5 keeps strings of any length where they have no checksum.
+            width = max(map(len, ids), default=1)
+            for name, values in (
+                ("utterance", np.array(ids, dtype=f"S{width}")),
+                ("frame_count", np.array(self._counts, dtype=np.int64)),
+            ):
+                # Only what is in blocks has checksums.
+                blocks = {"chunks": (max(1, len(values)),), "maxshape": (None,)}
+                self._file.create_dataset(name, data=values, **blocks, **CHECKED)
         self._file.close()
         self._atomic.__exit__(*exception)
 
@@ -77,9 +84,9 @@ class FrameReader:
         with damage(path):
             self._file = h5py.File(path, "r")
             names = self._file["utterance"][:]
-            # Not there where all utterances are empty.
-            self._frames = self._file.get("frames")
             self.frame_counts: list[int] = self._file["frame_count"][:].tolist()
+            # Not there where all utterances are empty.
+            self._frames = self._file["frames"] if sum(self.frame_counts) else None
         self.ids: list[str] = [name.decode("utf-8", "surrogateescape") for name in names]
         self._ends = np.cumsum([0, *self.frame_counts])
 

@@ -39,6 +39,8 @@ class Utterance:
             return f"{shown(self.path)}: its name is not UTF-8; rename the file"
         if "{" in name or "}" in name:
             return f"{self.path}: its name has a brace, a wildcard to Snakemake; rename the file"
+        if not os.path.isfile(self.path):
+            return f"{self.path}: is no file (a broken link, or a pipe); remove it"
         return ""
 
 
@@ -104,8 +106,15 @@ def _hash(text: str) -> int:
 
 
 def _read_folder(folder: str) -> list[Utterance]:
-    utterances = []
-    for parent, _, names in os.walk(folder, followlinks=True):
+    utterances, seen = [], set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        # Once each, in a fixed order: links may lead in circles.
+        folders.sort()
+        where = os.stat(parent)
+        if (where.st_dev, where.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((where.st_dev, where.st_ino))
         for name in names:
             stem, suffix = os.path.splitext(name)
             # Files that begin with a dot are leftovers of editors and file managers, not speech.
@@ -120,7 +129,8 @@ def _read_manifest(manifest: str) -> list[Utterance]:
     folder = os.path.dirname(manifest)
     utterances = []
     try:
-        with open(manifest, encoding="utf-8", newline="") as file:
+        # Some programs put a byte order mark before the first column.
+        with open(manifest, encoding="utf-8-sig", newline="") as file:
             table = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
             missing = {"id", "path"} - set(table.fieldnames or [])
             if missing:
@@ -137,4 +147,6 @@ def _read_manifest(manifest: str) -> list[Utterance]:
                 utterances.append(Utterance(row["id"], path, row.get("text") or ""))
     except UnicodeDecodeError as error:
         raise UserError(f"{manifest} is not UTF-8 text ({error})") from None
+    except csv.Error as error:
+        raise UserError(f"{manifest} is no tab-separated text ({error})") from None
     return utterances

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from zipquant.errors import UserError
 
+MAGIC = b"RKNN"
+"""What every .rknn file starts with."""
+
 HEADER_BYTES = 1 << 20
 """The descriptions stand before the weights; 99 inputs and outputs take about 20 KB."""
 
@@ -48,6 +51,25 @@ def io_types(path: str | Path) -> dict[str, str]:
     if not types:
         raise _no_description(path)
     return types
+
+
+def is_whole(path: str | Path) -> bool:
+    """Return whether an .rknn file is there to its end.
+
+    It is the magic number, 4 zero bytes, a version, the length of the weights (each in 8 bytes,
+    little-endian), zeros up to byte 64, the weights, the length of a JSON text and the text (seen
+    in files of rknn-toolkit2 2.3.2).
+    """
+    size = Path(path).stat().st_size
+    with open(path, "rb") as file:
+        head = file.read(64)
+        if len(head) < 64 or not head.startswith(MAGIC):
+            return False
+        end = 64 + int.from_bytes(head[16:24], "little")
+        if end + 8 > size:
+            return False
+        file.seek(end)
+        return end + 8 + int.from_bytes(file.read(8), "little") == size
 
 
 def _descriptions(header: str) -> Iterator[tuple[dict[str, dict[str, str]], int]]:

@@ -15,13 +15,10 @@ from pathlib import Path
 import numpy as np
 from rknn.api import RKNN
 
-from zipquant import counters, files, platforms
+from zipquant import counters, files, platforms, rknn_file
 from zipquant.contract import Contract, Tensor
 from zipquant.errors import ToolkitError, UserError
 from zipquant.recognizer import Part
-
-MAGIC = b"RKNN"
-"""What every .rknn file starts with."""
 
 ENCODER = "encoder.rknn"
 """File of a variant's folder that the board takes."""
@@ -306,9 +303,8 @@ def _build_at_once(
 def _export(rknn: RKNN, path: Path) -> None:
     with files.atomic(path) as temporary:
         _run(rknn.export_rknn, str(temporary))
-        with open(temporary, "rb") as file:
-            if file.read(len(MAGIC)) != MAGIC:
-                raise ToolkitError(f"rknn-toolkit2 wrote to {path} what is no .rknn")
+        if not temporary.is_file() or not rknn_file.is_whole(temporary):
+            raise ToolkitError(f"rknn-toolkit2 wrote to {path} what is no .rknn, or half of one")
 
 
 def _inference_failed() -> UserError:

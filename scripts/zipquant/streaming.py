@@ -68,19 +68,37 @@ class OnnxEncoder:
         """
         self._session = open_session(path, threads)
         self._path = path
+        self._contract = contract
         self._names = [tensor.name for tensor in contract.inputs]
-        self._outputs = list(contract.outputs)
 
     def run(
         self, x: np.ndarray, states: Sequence[np.ndarray]
     ) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Run one chunk of every lane; see `Encoder.run`."""
+        """Run one chunk of every lane; see `Encoder.run`.
+
+        Raises:
+            UserError: onnxruntime fails, or what the model gives has another shape or type than
+                what it takes.
+        """
+        outputs = self._contract.outputs
         try:
             encoder_out, *new_states = self._session.run(
-                self._outputs, dict(zip(self._names, [x, *states], strict=True))
+                outputs, dict(zip(self._names, [x, *states], strict=True))
             )
         except Exception as error:  # onnxruntime's errors share no base class but Exception
             raise UserError(f"onnxruntime cannot run {self._path}: {error}") from None
+        if encoder_out.ndim != 3 or encoder_out.dtype != np.float32:
+            raise UserError(
+                f"{self._path} is not a streaming encoder: output '{outputs[0]}' is "
+                f"{encoder_out.dtype} {list(encoder_out.shape)}, not float32 with three axes"
+            )
+        for state, before, after in zip(self._contract.states, states, new_states, strict=True):
+            if after.shape != before.shape or after.dtype != before.dtype:
+                raise UserError(
+                    f"{self._path} is not a streaming encoder: output '{state.next_output}' is "
+                    f"{after.dtype} {list(after.shape)}, but input '{state.tensor.name}', which "
+                    f"takes it, is {before.dtype} {list(before.shape)}"
+                )
         return encoder_out, new_states
 
 
@@ -256,12 +274,4 @@ def inspect_and_try(
     states = [state.tensor.zeros() for state in contract.states]
     for _ in range(2):
         _, states = encoder.run(contract.x.zeros(), states)
-        for state, array in zip(contract.states, states, strict=True):
-            expected = state.tensor
-            if array.shape != expected.shape or array.dtype != expected.dtype:
-                raise UserError(
-                    f"{model} is not a streaming encoder: output '{state.next_output}' is "
-                    f"{array.dtype} {list(array.shape)}, but input '{expected.name}', which takes "
-                    f"it, is {expected.dtype} {list(expected.shape)}"
-                )
     contract.save(output)

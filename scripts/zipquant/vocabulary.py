@@ -16,6 +16,9 @@ BLANKS = ("<blk>", "<eps>", "<blank>")
 """Names of the blank, in the order in which sherpa-onnx looks for them (InitDecoder in
 csrc/online-recognizer-ctc-impl.h)."""
 
+LARGEST = 1 << 25
+"""Bytes of a tokens file; those of 100,000 tokens have 2 MB."""
+
 _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 # Scripts written without spaces between words: Han, Hiragana and Katakana, and what goes with them.
 _UNSPACED = re.compile("([⺀-鿿豈-﫿ｦ-ﾟ\U00020000-\U0003ffff])")
@@ -60,6 +63,10 @@ class Vocabulary:
         return (starts | within if not starts or "" in starts else starts), within
 
     @cached_property
+    def _longest(self) -> int:
+        return max(map(len, frozenset().union(*self._pieces)), default=0)
+
+    @cached_property
     def _has_bytes(self) -> bool:
         return any(_BYTE.fullmatch(token) for token in self.tokens)
 
@@ -78,7 +85,7 @@ class Vocabulary:
             for end in range(1, len(word) + 1):
                 reached[end] = any(
                     reached[start] and word[start:end] in (within if start else first)
-                    for start in range(end)
+                    for start in range(max(0, end - self._longest), end)
                 )
             self._known[word] = reached[-1]
         return self._known[word]
@@ -91,10 +98,12 @@ def read(path: str | Path) -> Vocabulary:
         UserError: the file is missing or is no tokens file, ids are missing or given twice, or
             there is no blank.
     """
+    if not Path(path).is_file():
+        raise UserError(f"no tokens file at '{path}': set model.tokens")
+    if Path(path).stat().st_size > LARGEST:
+        raise UserError(f"{path} is too large for a tokens file: set model.tokens")
     try:
         lines = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except FileNotFoundError:
-        raise UserError(f"no tokens file at '{path}': set model.tokens") from None
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a tokens file ({error}): set model.tokens") from None
     tokens: dict[int, str] = {}
