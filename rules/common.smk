@@ -116,6 +116,16 @@ def calibration_set(wildcards) -> dict[str, str]:
     return {**rules.calibration.output, **ranked}
 
 
+def searched_with(wildcards) -> dict[str, str | list[str]]:
+    """What the search for float16 layers needs; nothing, where a variant has no search."""
+    search = VARIANTS[wildcards.variant].get("mixed_precision")
+    if not search:
+        return {}
+    words = recognizer_files() if search["target_wer_loss"] is not None else {}
+    features = all_shards("calibration", "features/{set}/{shard}.h5")
+    return {"original": config["model"]["encoder"], "features": features, **words}
+
+
 def recognizer_files() -> dict[str, str]:
     """The files that make text of encoder outputs, by what they are."""
     if RECOGNIZER is None:

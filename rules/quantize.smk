@@ -2,6 +2,7 @@
 rule quantize:
     input:
         unpack(calibration_set),
+        unpack(searched_with),
         # Ancient: it is proved equal on every calibration set, so another set is no other model.
         # What makes it another one is in the contract, and in the parameter `preparation`.
         model=ancient(rules.prepare.output.model),

@@ -13,5 +13,12 @@ run(
     work=snakemake.params.work,
     platform=snakemake.params.platform,
     context_size=snakemake.params.context_size,
+    original=snakemake.input.get("original"),
+    features=snakemake.input.get("features", []),
+    recognizer_files={
+        name: snakemake.input[name]
+        for name in ("tokens", "decoder", "joiner")
+        if snakemake.input.get(name)
+    },
     **snakemake.params.settings,
 )

@@ -97,7 +97,7 @@ def write(
     for name in left:
         position, build = variants.index(name), built[name]
         tables = evaluations[position * shards : (position + 1) * shards]
-        sqnr, macs = _sqnr(tables, encoder_out), build.get("int8_macs")
+        sqnr, macs = _sqnr(tables, encoder_out), build.get("int8_macs_share")
         entries.append(Entry(name, build["bytes"], macs, sqnr, build["refusals"]))
     measure = "SQNR of the encoder output"
     if texts:

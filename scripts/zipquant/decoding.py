@@ -1,7 +1,7 @@
 """From encoder outputs to text, many utterances at once."""
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from zipquant import files, vocabulary
 from zipquant.errors import UserError
 from zipquant.frame_store import FrameReader
 from zipquant.progress import Progress
-from zipquant.recognizer import Part, load
+from zipquant.recognizer import Part, Recognizer, load
 from zipquant.search import Networks, search_ctc, search_transducer
 from zipquant.streaming import open_session
 
@@ -67,6 +67,46 @@ class _OnnxPart:
         return out.reshape(len(out), -1)
 
 
+def recognizer(
+    tokens: str, decoder: str | None = None, joiner: str | None = None
+) -> Callable[[Sequence[np.ndarray]], list[str]]:
+    """Return what makes texts of encoder outputs, with decoder and joiner in onnxruntime.
+
+    Args:
+        tokens: the tokens file.
+        decoder: the decoder's ONNX file; None for a CTC model.
+        joiner: the joiner's ONNX file; None for a CTC model.
+
+    Returns:
+        A function from encoder outputs of each utterance, float32 (frames, dim), to their texts.
+
+    Raises:
+        UserError: the files do not belong together, or onnxruntime refuses one.
+    """
+    known, networks = vocabulary.read(tokens), _networks(load(tokens, decoder, joiner))
+
+    def recognize(encoded: Sequence[np.ndarray]) -> list[str]:
+        groups = [encoded[start : start + BATCH] for start in range(0, len(encoded), BATCH)]
+        return [known.text(ids) for group in groups for ids in _search(group, known, networks)]
+
+    return recognize
+
+
+def _networks(found: Recognizer) -> OnnxNetworks | None:
+    if found.decoder and found.joiner:
+        return OnnxNetworks(found.decoder, found.joiner)
+    return None
+
+
+def _search(
+    encoded: Sequence[np.ndarray], known: vocabulary.Vocabulary, networks: Networks | None
+) -> list[list[int]]:
+    """Return the token ids of utterances, by the search that their model takes."""
+    if networks:
+        return search_transducer(networks, encoded, known.blank, known.unknown)
+    return [search_ctc(utterance, known.blank) for utterance in encoded]
+
+
 def decode_shard(
     encoded: str | Path, output: str | Path, tokens: str, networks: Networks | None
 ) -> None:
@@ -88,10 +128,7 @@ def decode_shard(
         positions = iter(range(len(reader.ids)))
         while group := list(islice(positions, BATCH)):
             frames = [reader.frames(position) for position in group]
-            if networks:
-                found = search_transducer(networks, frames, known.blank, known.unknown)
-            else:
-                found = [search_ctc(utterance, known.blank) for utterance in frames]
+            found = _search(frames, known, networks)
             for position, ids in zip(group, found, strict=True):
                 table.writerow([reader.ids[position], known.text(ids), " ".join(map(str, ids))])
                 progress.advance()
@@ -116,11 +153,7 @@ def decode_shard_float(
     Raises:
         UserError: a file is damaged, or a network cannot be run.
     """
-    recognizer = load(tokens, decoder, joiner)
-    networks = None
-    if recognizer.decoder and recognizer.joiner:
-        networks = OnnxNetworks(recognizer.decoder, recognizer.joiner)
-    decode_shard(encoded, output, tokens, networks)
+    decode_shard(encoded, output, tokens, _networks(load(tokens, decoder, joiner)))
 
 
 def read_texts(paths: Iterable[str | Path]) -> dict[str, str]:

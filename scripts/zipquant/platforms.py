@@ -71,6 +71,8 @@ def problems(platform: str, variants: Mapping[str, Mapping[str, Any]]) -> list[s
 
 def _problem(platform: str, settings: Mapping[str, Any]) -> str:
     dtype = settings["dtype"]
+    if keeps_float16(dtype) and settings.get("mixed_precision"):
+        return f"mixed_precision does not go with {dtype}, which computes in float16"
     if dtype == FLOAT16:
         return ""
     known = PLATFORMS[platform].get(dtype)

@@ -3,8 +3,9 @@
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from zipquant import (
+    decoding,
     files,
     hybrid,
     isolation,
@@ -23,6 +25,7 @@ from zipquant import (
     subset,
     validation,
 )
+from zipquant import mixed_precision as searching
 from zipquant.contract import Contract
 from zipquant.errors import ToolkitError
 from zipquant.histograms import RANGES, Histograms
@@ -74,8 +77,12 @@ def build_variant(
     io_dtype: str = "float16",
     running_mean: str = "float16",
     rows: int | None = None,
+    mixed_precision: Mapping[str, Any] | None = None,
     sample: str | Path | None = None,
     context_size: int | None = None,
+    original: str | Path | None = None,
+    features: Sequence[str | Path] = (),
+    recognizer_files: Mapping[str, str] | None = None,
 ) -> None:
     """Build one variant of the encoder: `work`/encoder.rknn, and `work`/build.json beside it.
 
@@ -94,9 +101,15 @@ def build_variant(
         io_dtype: `float16` or `int8`, the type of the inputs and outputs that are not counters.
         running_mean: `float16` or `int8`, how running means among the states are computed.
         rows: how many rows of the calibration set to take; None for all.
+        mixed_precision: the fields of `mixed_precision.Target`: layers are searched that must stay
+            in float16; None for no search.
         sample: the table of the set's rows; used with `rows` alone.
         context_size: tokens that the decoder looks back, which sherpa-onnx reads from the encoder's
             metadata; None where there is no decoder.
+        original: the encoder's ONNX file as configured, which the search compares with.
+        features: feature files of the calibration audio, which the search is done on.
+        recognizer_files: `tokens`, and for a transducer `decoder` and `joiner`, for a search with a
+            target in words.
 
     Raises:
         UserError: the calibration set is not right, or a file is damaged.
@@ -113,6 +126,17 @@ def build_variant(
         taken = work / TOOLKIT / rknn_toolkit.DATASET
         subset.take(dataset, sample, rows, taken)
         dataset = taken
+    search = None
+    if mixed_precision:
+        search = partial(
+            searching.search,
+            model=original,
+            contract=contract,
+            features=features,
+            target=searching.Target(**mixed_precision),
+            per_channel=method != "layer",
+            recognize=decoding.recognizer(**recognizer_files) if recognizer_files else None,
+        )
     record = isolation.call(
         _build,
         model=Path(model),
@@ -126,6 +150,7 @@ def build_variant(
         rows=rows,
         io_dtype=io_dtype,
         running_mean=running_mean,
+        search=search,
     )
     files.write_json(work / BUILD, record)
 
@@ -142,12 +167,14 @@ def _build(
     rows: int | None,
     io_dtype: str,
     running_mean: str,
+    search: Callable[..., dict[str, Any]] | None,
 ) -> dict[str, Any]:
     """Run the toolkit, and return what build.json tells of the result."""
     quantized = dtype != platforms.FLOAT16
     means: dict[str, list[str]] = {}
     left: list[str] = []
     ranges: dict[str, tuple[float, float]] = {}
+    precision: dict[str, Any] = {}
 
     def keep_float16(graph_file: Path, config_file: Path) -> None:
         if platforms.keeps_float16(dtype):
@@ -159,6 +186,11 @@ def _build(
         kept = graph.borders() if io_dtype == "float16" else []
         if running_mean == "float16":
             kept += [tensor for cone in means.values() for tensor in cone]
+        if search:
+            found = search(graph_file, config_file, fixed=kept)
+            kept += found.pop("float16")
+            precision["mixed_precision"] = found
+        precision["int8_macs_share"] = graph.int8_macs_share(kept)
         hybrid.set_float16(config_file, kept)
 
     start = time.monotonic()
@@ -202,6 +234,7 @@ def _build(
         **({"rows": rows} if rows else {}),
         **({"running_mean": running_mean, "running_means": list(means)} if means else {}),
         **({"cumulative_sums": left} if quantized else {}),
+        **precision,
         "stream_limit": limit,
         "rknn_toolkit2": version("rknn-toolkit2"),
         "model_sha256": contract.sha256,
