@@ -159,7 +159,9 @@ def accuracy(
             partial(evaluation.encode_shard, model, card, feats, encoded, 32), encoded
         )
     }
-    simulate = partial(evaluation.evaluate_shard, model, card, feats, built, table, simulated)
+    simulate = partial(
+        evaluation.evaluate_shard, model, model, card, feats, built, table, simulated
+    )
     costs["evaluate"] = measure(partial(simulate, one_step_chunks=4), table, simulated)
     if model.parent == DEMO:
         parts = [DEMO / name for name in ("tokens.txt", "decoder.onnx", "joiner.onnx")]
