@@ -374,7 +374,9 @@ def damage(reference: Path, scratch: Path) -> dict:
             if name == "swapped" and other is None:
                 continue
             backup = scratch / "backup"
-            shutil.rmtree(backup, ignore_errors=True)
+            if backup.is_dir():
+                shutil.rmtree(backup)
+            backup.unlink(missing_ok=True)
             (shutil.copytree if path.is_dir() else shutil.copy2)(path, backup)
             record = results / integrity.RECORDS / f"{path.relative_to(results)}.tsv"
             record_content = record.read_bytes()
