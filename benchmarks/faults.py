@@ -59,6 +59,9 @@ HEAVY_RULES = ("quantize", "evaluate")
 EXAMPLES = 1500
 """Hostile inputs of each kind."""
 
+MINUTES = 60.0
+"""How long the part `kills` goes on killing; what is left then runs through undisturbed."""
+
 random.seed(0)
 OUTCOME: dict[str, list[str]] = {"lost": [], "silently_wrong": []}
 
@@ -203,6 +206,7 @@ def kills(reference: Path, scratch: Path) -> dict:
     count: dict[str, Counter] = {rule: Counter() for rule in left}
     before: dict[Path, int] = {}
     whom = ["the run", "the job", "the process group"]
+    end_of_kills = time.monotonic() + 60 * MINUTES
     while True:
         with open(scratch / "killed.log", "ab") as log:
             run = subprocess.Popen(
@@ -215,7 +219,7 @@ def kills(reference: Path, scratch: Path) -> dict:
             )
         victim = None
         while run.poll() is None and victim is None:
-            job = job_of(run)
+            job = job_of(run) if time.monotonic() < end_of_kills else None
             if job and left.get(job[0], 0) > 0:
                 victim = job
             time.sleep(0.01)
@@ -370,7 +374,9 @@ def damage(reference: Path, scratch: Path) -> dict:
             if name == "swapped" and other is None:
                 continue
             backup = scratch / "backup"
-            shutil.rmtree(backup, ignore_errors=True)
+            if backup.is_dir():
+                shutil.rmtree(backup)
+            backup.unlink(missing_ok=True)
             (shutil.copytree if path.is_dir() else shutil.copy2)(path, backup)
             record = results / integrity.RECORDS / f"{path.relative_to(results)}.tsv"
             record_content = record.read_bytes()
@@ -751,7 +757,9 @@ def main() -> None:
     )
     parser.add_argument("parts", nargs="*", help=f"of {', '.join(CAMPAIGN)}; all by default")
     parser.add_argument("--scratch", help="a folder to work in and to keep; its reference is used")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="of killing, at most")
     chosen = parser.parse_args()
+    globals()["MINUTES"] = chosen.minutes
     parts = chosen.parts or list(CAMPAIGN)
     known = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     details = known.get("details", {})

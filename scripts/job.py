@@ -98,7 +98,8 @@ def run(snakemake: Any, function: Callable[..., None], **arguments) -> None:
         lines = [f"error: {reason}"] if reason else []
         lines.append(f"peak memory: {used.ru_maxrss / 1024:.0f} MB")
         try:
-            file.write("".join(f"{line}\n" for line in lines).encode())
+            # The toolkit's progress bars leave the last line without its end.
+            file.write(("\n" + "".join(f"{line}\n" for line in lines)).encode())
         except OSError:
             print(*lines, sep="\n", file=sys.stderr)
     sys.exit(0 if code == DONE else 1)
