@@ -72,7 +72,7 @@ def write(
     manifest = {
         "variant": best,
         "refusals": refusals(folder),
-        "build": {key: value for key, value in build.items() if key not in ("inputs", "outputs")},
+        "build": _short(build),
         "choice": choice["why"],
         "recognizer": {Path(path).stem: files.read_json(path) for path in verified},
         "accuracy": _accuracy(files.read_json(scores_file), best) if scores_file else None,
@@ -122,6 +122,16 @@ def describe(contract: Contract, context: int | None, audio: Mapping[str, Any]) 
             for state in contract.states
         ],
     }
+
+
+def _short(build: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a build tells, without its long tables."""
+    short = {key: value for key, value in build.items() if key not in ("inputs", "outputs")}
+    if "tensors" in short.get("mixed_precision", {}):
+        short["mixed_precision"] = {
+            key: value for key, value in short["mixed_precision"].items() if key != "tensors"
+        }
+    return short
 
 
 def refusals(folder: Path) -> list[str]:

@@ -55,7 +55,7 @@ class Target:
 
     Attributes:
         target_sqnr: of the encoder output, free-running, in dB; None for no such target.
-        target_wer_loss: words of the float model's own text that may differ, in points; None likewise.
+        target_wer_loss: words of the float model's own text that may differ, in per cent; or None.
         least_int8_macs: share of multiply-accumulates that stay in int8 at least, 0 to 1.
     """
 
