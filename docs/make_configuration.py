@@ -22,6 +22,7 @@ from typing import Any
 
 import jsonschema
 import yaml
+from snakemake.utils import update_config
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -59,6 +60,9 @@ WORDS = {
     "report alone": ("the report alone", "只有报告"),
     "on": ("{0} and what follows", "{0} 及其后的步骤"),
 }
+
+BESIDE = {("evaluation", "device_id"): {"evaluation": {"target": "rk3588"}}}
+"""Settings without which another has no meaning and is refused, by its path."""
 
 COLUMNS = (
     "| key | what it is | values | default | computed again |",
@@ -262,22 +266,25 @@ def recomputed(key: Key, settings: Mapping[str, Any], plan: Plan, models: Path) 
     parents = defaults(Key(key.path[:-1], {}, False), settings)
     if not parents:
         return None
-    chosen, parent = next(iter(parents.items()))
-    value = parent.get(key.path[-1]) if isinstance(parent, Mapping) else None
-    path = [chosen if step == NAME else step for step in key.path]
-    found: set[str] | None = None
-    for other in others(key, value, models):
-        changes: Any = other
-        for step in reversed(path):
-            changes = {step: changes}
-        try:
-            changed = plan.first_changed(Plan(changes))
-        except SystemExit:  # the workflow refuses this value beside the other settings
-            continue
-        found = set(changed)
-        if found != {"report"}:
-            break
-    return None if found is None else sorted(found)
+    beside = BESIDE.get(key.path, {})
+    before = Plan(beside) if beside else plan
+    found: list[str] | None = None
+    for chosen, parent in parents.items():
+        value = parent.get(key.path[-1]) if isinstance(parent, Mapping) else None
+        path = [chosen if step == NAME else step for step in key.path]
+        for other in others(key, value, models):
+            changes: Any = other
+            for step in reversed(path):
+                changes = {step: changes}
+            both = copy.deepcopy(beside)
+            update_config(both, changes)
+            try:
+                found = sorted(set(before.first_changed(Plan(both))))
+            except SystemExit:  # the workflow refuses this value beside the other settings
+                continue
+            if found != ["report"]:
+                return found
+    return found
 
 
 def others(key: Key, value: Any, models: Path) -> Iterator[Any]:
@@ -359,7 +366,8 @@ def _page(found, schema, settings, effects, language, chinese) -> str:
         lines += [f"## {section}", ""]
         for path, part in about.items():
             if path[0] == section:
-                lines += [translated(part["description"]), ""]
+                name = f"{code_path(path)}{word('colon')}" if len(path) > 1 else ""
+                lines += [name + translated(part["description"]), ""]
         lines += [COLUMNS[index], "| --- | --- | --- | --- | --- |"]
         for key in group:
             row = [
