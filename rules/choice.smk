@@ -3,6 +3,7 @@ rule choose:
     input:
         **transcripts(),
         contract=rules.inspect.output.contract,
+        proof=rules.prove.output.record,
         builds=expand(rules.quantize.output.build, variant=VARIANTS),
         evaluations=evaluations(),
         texts=texts_of(FLOAT, *VARIANTS) if RECOGNIZER else [],

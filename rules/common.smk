@@ -327,7 +327,8 @@ def report_jobs() -> list[str]:
     evaluated = [
         f"{name}/{shard}" for name in VARIANTS for shard in shards["evaluation"]
     ]
-    jobs = ["inspect", "overlap", "sample", "calibration", "prepare", "choose", "score"]
+    jobs = ["inspect", "overlap", "sample", "calibration", "prepare", "prove", "choose"]
+    jobs += ["score"]
     for stage in ("index", "features"):
         jobs += [f"{stage}/{name}/{shard}" for name in SETS for shard in shards[name]]
     jobs += [f"traces/{shard}" for shard in shards["calibration"]]

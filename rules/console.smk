@@ -110,6 +110,8 @@ def show_errors() -> None:
     others = [
         ("", [log]) for log in sorted_logs() if str(log) not in told and errors_in(log)
     ]
+    if not (*failed, *others):
+        return
     for name, logs in (*failed, *others):
         print(f"\n{name} failed:" if name else "", file=sys.stderr)
         for line in said(logs):

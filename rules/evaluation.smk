@@ -2,12 +2,11 @@
 rule evaluate:
     input:
         model=ancient(config["model"]["encoder"]),
-        prepared=ancient(rules.prepare.output.model),
+        prepared=rules.prepare.output.model,
         contract=rules.inspect.output.contract,
         features=result("features/evaluation/{shard}.h5"),
         build=rules.quantize.output.build,
         toolkit=rules.quantize.output.toolkit,
-        overlap=ancient(rules.overlap.output.table),
         lib=lib("evaluate"),
     output:
         table=result("evaluation/{variant}/{shard}.parquet"),
@@ -42,7 +41,7 @@ rule evaluate:
 rule long_stream:
     input:
         model=ancient(config["model"]["encoder"]),
-        prepared=ancient(rules.prepare.output.model),
+        prepared=rules.prepare.output.model,
         contract=rules.inspect.output.contract,
         features=all_shards("evaluation", "features/{set}/{shard}.h5"),
         build=rules.quantize.output.build,

@@ -29,7 +29,9 @@ rule index:
         "../scripts/index.py"
 
 
-# Evaluation audio that is also calibrated with, by content.
+# Evaluation audio that is also calibrated with, by content. It stops a run before the heavy jobs by
+# its priority. No heavy job takes its table, not even as `ancient`: Snakemake looks at no reason of
+# its own that a job may have to run while a job runs that it follows by ancient files alone.
 rule overlap:
     input:
         calibration=all_shards("calibration", "index/{set}/{shard}.tsv"),

@@ -87,7 +87,7 @@ rule lineage_build:
     input:
         **recognizer_files(),
         model=ancient(config["model"]["encoder"]),
-        prepared=ancient(rules.prepare.output.model),
+        prepared=rules.prepare.output.model,
         contract=rules.inspect.output.contract,
         dataset=rules.lineage_calibration.output.dataset,
         arrays=rules.lineage_calibration.output.arrays,
@@ -122,6 +122,7 @@ rule lineage:
         **transcripts(),
         made=made_files(),
         contract=rules.inspect.output.contract,
+        proof=rules.prove.output.record,
         features=features_of("kaldi"),
         tables=traces_of("kaldi", ".parquet"),
         float_texts=texts_of(FLOAT) if RECOGNIZER else [],

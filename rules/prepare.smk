@@ -3,12 +3,9 @@ rule prepare:
     input:
         model=ancient(config["model"]["encoder"]),
         contract=rules.inspect.output.contract,
-        dataset=rules.calibration.output.dataset,
-        arrays=rules.calibration.output.arrays,
         lib=lib("prepare"),
     output:
         model=result("prepared/encoder.onnx"),
-        record=result("prepared/prepared.json"),
     log:
         log_of("prepare"),
     benchmark:
@@ -25,3 +22,34 @@ rule prepare:
         "Preparing the encoder for the toolkit"
     script:
         "../scripts/prepare.py"
+
+
+# A rule of its own, so that another calibration set makes no other model of a float16 variant.
+rule prove:
+    input:
+        model=ancient(config["model"]["encoder"]),
+        prepared=rules.prepare.output.model,
+        contract=rules.inspect.output.contract,
+        dataset=rules.calibration.output.dataset,
+        arrays=rules.calibration.output.arrays,
+        lib=lib("prove"),
+    output:
+        record=result("prepared/prepared.json"),
+    log:
+        log_of("prove"),
+    benchmark:
+        benchmark_of("prove")
+    # Before the builds.
+    priority: 10
+    conda:
+        "../envs/zipquant.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(2000),
+        runtime=growing(60),
+    params:
+        rewrites=config["preparation"],
+    message:
+        "Proving the prepared encoder equal to the original"
+    script:
+        "../scripts/prove.py"

@@ -3,11 +3,8 @@ rule quantize:
     input:
         unpack(calibration_set),
         unpack(searched_with),
-        # Ancient: it is proved equal on every calibration set, so another set is no other model.
-        # What makes it another one is in the contract, and in the parameter `preparation`.
-        model=ancient(rules.prepare.output.model),
+        model=rules.prepare.output.model,
         contract=rules.inspect.output.contract,
-        overlap=ancient(rules.overlap.output.table),
         lib=lib("quantize"),
     output:
         # What the build has made, or why it failed. Beside it is encoder.rknn, but only if the
@@ -29,7 +26,6 @@ rule quantize:
         work=lambda w, output: os.path.dirname(output.build),
         platform=config["platform"],
         context_size=context_size(),
-        preparation=config["preparation"],
         settings=lambda w: VARIANTS[w.variant],
     message:
         "Building variant {wildcards.variant} for {params.platform}: {params.settings}"

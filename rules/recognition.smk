@@ -7,7 +7,6 @@ rule encode:
         model=ancient(config["model"]["encoder"]),
         contract=rules.inspect.output.contract,
         features=result("features/evaluation/{shard}.h5"),
-        overlap=ancient(rules.overlap.output.table),
         lib=lib("encode"),
     output:
         encoded=result("encoded/float/{shard}.h5"),
@@ -61,7 +60,6 @@ use rule encode as encode_calibration with:
         model=ancient(config["model"]["encoder"]),
         contract=rules.inspect.output.contract,
         features=result("features/calibration/{shard}.h5"),
-        overlap=ancient(rules.overlap.output.table),
         lib=lib("encode"),
     output:
         encoded=result("recognizer/encoded/{shard}.h5"),

@@ -5,8 +5,6 @@ rule traces:
         model=ancient(config["model"]["encoder"]),
         contract=rules.inspect.output.contract,
         features=result("features/calibration/{shard}.h5"),
-        # Before the heavy jobs; what it finds changes nothing here.
-        overlap=ancient(rules.overlap.output.table),
         lib=lib("traces"),
     output:
         trace=result("traces/{shard}.h5"),

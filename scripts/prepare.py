@@ -8,8 +8,6 @@ run(
     preparation.prepare,
     model=snakemake.input.model,
     contract_file=snakemake.input.contract,
-    dataset=snakemake.input.dataset,
     rewrites=snakemake.params.rewrites,
     output=snakemake.output.model,
-    record_file=snakemake.output.record,
 )

@@ -1,5 +1,6 @@
 """The workflow itself, run by Snakemake: end to end with the real toolkit, reruns, bad input."""
 
+import base64
 import json
 import math
 import os
@@ -413,7 +414,7 @@ def test_one_more_wav_reruns_its_shard_and_what_follows(project):
     write_audio(project / "audio/calibration/new.wav", 2.0, 50)
     assert planned(project) == {
         **{"index": 1, "overlap": 1, "features": 1, "traces": 1, "sample": 1, "calibration": 1},
-        **{"prepare": 1, "quantize": 1, "evaluate": 1, "long_stream": 1, "decode": 1},
+        **{"prove": 1, "quantize": 1, "evaluate": 1, "long_stream": 1, "decode": 1},
         **AFTER_DECODING,
     }
 
@@ -425,6 +426,28 @@ def test_evaluation_audio_reruns_no_build(project):
         **{"long_stream": 2, "verify": 1},
         **AFTER_DECODING,
     }
+
+
+@pytest.mark.parametrize("output", ["index/overlap.tsv", "prepared/encoder.onnx", "model.json"])
+def test_job_killed_before_it_is_registered_hides_nothing_from_the_plan(project, output):
+    """Snakemake marks what a job is at work on; a run killed just after the job leaves the mark."""
+    shards(project)[0].unlink()
+    shutil.rmtree(project / "results/variants/fp16")
+    configure(project, evaluation={"long_stream": 12, "one_step_chunks": 2})
+    expected = planned(project)
+    assert (expected["traces"], expected["quantize"], expected["evaluate"]) == (1, 1, 2)
+    mark = base64.b64encode(f"results/{output}".encode()).decode()
+    (project / ".snakemake/incomplete" / mark).touch()
+    plan = planned(project)
+    assert all(plan.get(rule, 0) >= count for rule, count in expected.items())
+    assert plan != expected
+
+
+def test_no_job_follows_another_by_ancient_files_alone():
+    """What such a job has to run for itself is not seen while the other has to run."""
+    for rules in (ROOT / "rules").glob("*.smk"):
+        for flagged in re.findall(r"ancient\((.*)", rules.read_text()):
+            assert flagged.startswith('config["model"]'), rules
 
 
 def test_touched_model_and_audio_rerun_nothing(project):
@@ -442,8 +465,8 @@ def test_changed_model_reruns_all_that_used_it(project):
     onnx.save(model, project / "models/demo/encoder.onnx")
     assert planned(project) == {
         **{"inspect": 1, "traces": len(shards(project)), "sample": 1, "calibration": 1},
-        **{"prepare": 1, "quantize": 2, "encode": 1, "evaluate": 2, "long_stream": 2, "decode": 3},
-        **{"verify": 1, **AFTER_DECODING},
+        **{"prepare": 1, "prove": 1, "quantize": 2, "encode": 1, "evaluate": 2, "decode": 3},
+        **{"long_stream": 2, "verify": 1, **AFTER_DECODING},
     }
 
 
@@ -463,7 +486,7 @@ def test_changed_variant_rebuilds_it_alone(project):
 def test_other_preparation_prepares_and_builds_anew_and_traces_nothing(project):
     configure(project, preparation={"fold_constants": True})
     after = {rule: 2 * count for rule, count in AFTER_QUANTIZE.items()}
-    assert planned(project) == {"prepare": 1, **after, **AFTER_DECODING}
+    assert planned(project) == {"prepare": 1, "prove": 1, **after, **AFTER_DECODING}
 
 
 def test_other_tokens_decode_anew_and_run_no_encoder(project):
@@ -565,7 +588,7 @@ def test_other_joiner_converts_it_anew_and_builds_no_encoder(project):
     assert "joiner int8" in (project / "results/bundle/README.md").read_text()
 
 
-AFTER_SAMPLE = {"calibration": 1, "prepare": 1, **AFTER_QUANTIZE, **AFTER_DECODING}
+AFTER_SAMPLE = {"calibration": 1, "prove": 1, **AFTER_QUANTIZE, **AFTER_DECODING}
 """What follows a new sample: the float16 variant and the float model are not concerned."""
 
 

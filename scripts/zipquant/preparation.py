@@ -110,44 +110,59 @@ REWRITES: dict[str, Callable[[onnx.ModelProto, Contract], onnx.ModelProto]] = {
 
 
 def prepare(
-    model: str | Path,
-    contract_file: str | Path,
-    dataset: str | Path,
-    rewrites: Mapping[str, bool],
-    output: str | Path,
-    record_file: str | Path,
+    model: str | Path, contract_file: str | Path, rewrites: Mapping[str, bool], output: str | Path
 ) -> None:
-    """Rewrite the encoder, prove each rewrite equal to the original, and write what was done.
+    """Rewrite the encoder; `prove` tells whether it still computes the same.
 
     Args:
         model: the encoder's ONNX file.
         contract_file: its contract.
-        dataset: dataset.txt of the calibration set, whose rows are the proof's inputs.
         rewrites: which of `REWRITES` are to be done, by name.
         output: the ONNX file to write; inputs, outputs and metadata are the original's.
+
+    Raises:
+        UserError: a rewrite cannot be done.
+    """
+    steps = list(_rewritten(model, Contract.load(contract_file), rewrites))
+    current = steps[-1][1] if steps else onnx.load(model)
+    with files.atomic(output) as temporary:
+        onnx.save(current, temporary)
+
+
+def prove(
+    model: str | Path,
+    prepared: str | Path,
+    contract_file: str | Path,
+    dataset: str | Path,
+    rewrites: Mapping[str, bool],
+    record_file: str | Path,
+) -> None:
+    """Prove each rewrite equal to the original, and write what was done.
+
+    Args:
+        model: the encoder's ONNX file.
+        prepared: what `prepare` has made of it: the result of the last rewrite.
+        contract_file: its contract.
+        dataset: dataset.txt of the calibration set, whose rows are the proof's inputs.
+        rewrites: which of `REWRITES` were done, by name.
         record_file: the JSON file to write: the hash of the result, the number of `rows`, and for
             each rewrite done in `rewrites` the `nodes` and `weights` that it has left, and its
             `error`, see `error`.
 
     Raises:
-        UserError: a rewrite changes what the model computes, or cannot be done.
+        UserError: a rewrite changes what the model computes.
     """
     contract = Contract.load(contract_file)
-    original = onnx.load(model)
-    current = onnx.load(model)
     rows = list(read_rows(dataset, contract))
     expected = _run(model, contract, rows)
     record: dict[str, Any] = {"rows": len(rows), "tolerance": TOLERANCE, "rewrites": {}}
-    with files.atomic(output) as temporary:
-        onnx.save(current, temporary)
-        for name, rewrite in REWRITES.items():
-            if not rewrites[name]:
-                continue
-            current = rewrite(current, contract)
-            del current.metadata_props[:]
-            current.metadata_props.extend(original.metadata_props)
-            onnx.save(current, temporary)
-            found = error(expected, _run(temporary, contract, rows))
+    last = [name for name in REWRITES if rewrites[name]][-1:]
+    with tempfile.TemporaryDirectory() as folder:
+        step = Path(folder) / "step.onnx"
+        for name, current in _rewritten(model, contract, rewrites):
+            onnx.save(current, step)
+            made = prepared if [name] == last else step
+            found = error(expected, _run(made, contract, rows))
             if not found <= TOLERANCE:
                 raise UserError(
                     f"{name} changes what {model} computes: its largest error is {found:.2g} of "
@@ -159,7 +174,20 @@ def prepare(
                 "weights": len(current.graph.initializer),
                 "error": found,
             }
-    files.write_json(record_file, {"sha256": files.sha256(output), **record})
+    files.write_json(record_file, {"sha256": files.sha256(prepared), **record})
+
+
+def _rewritten(
+    model: str | Path, contract: Contract, rewrites: Mapping[str, bool]
+) -> Iterator[tuple[str, onnx.ModelProto]]:
+    """Yield the name and the result of each rewrite that is to be done, one upon the other."""
+    original, current = onnx.load(model), onnx.load(model)
+    for name, rewrite in REWRITES.items():
+        if rewrites[name]:
+            current = rewrite(current, contract)
+            del current.metadata_props[:]
+            current.metadata_props.extend(original.metadata_props)
+            yield name, current
 
 
 def error(expected: list[list[np.ndarray]], got: list[list[np.ndarray]]) -> float:
