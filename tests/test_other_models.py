@@ -9,7 +9,16 @@ import pytest
 
 from conftest import make_audio, tiny_ctc, zipformer2_like_encoder
 from test_traces import trace
-from zipquant import calibration, contract, counters, evaluation, features, quantize, sampling
+from zipquant import (
+    calibration,
+    contract,
+    counters,
+    evaluation,
+    features,
+    isolation,
+    quantize,
+    sampling,
+)
 from zipquant.rknn_toolkit import Simulator
 from zipquant.streaming import OnnxEncoder, stream
 
@@ -48,7 +57,14 @@ def build(folder: Path, model: Path, **settings) -> dict:
 
 
 def errors(folder: Path, model: Path, shape: contract.Contract, record: dict) -> pd.DataFrame:
-    """Run unseen audio through the variant and onnxruntime; return the free-running figures."""
+    """Run unseen audio through the variant and onnxruntime; return the free-running figures.
+
+    In a process of its own: where the toolkit has used threads, as for gdq, no build can be forked.
+    """
+    return isolation.call(_errors, folder=folder, model=model, shape=shape, record=record)
+
+
+def _errors(folder: Path, model: Path, shape: contract.Contract, record: dict) -> pd.DataFrame:
     settings = [record[key] for key in ("platform", "dtype", "algorithm", "method")]
     simulator = Simulator(model, shape, folder / "variant", *settings)
     unseen = [("unseen", features.fbank(make_audio(4, 50)))]
