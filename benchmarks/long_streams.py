@@ -32,6 +32,7 @@ def main() -> None:
         settings = {
             "results": str(results),
             "variants": {
+                "int8": {"mixed_precision": None},
                 "int8-mean": {"dtype": "w8a8", "running_mean": "int8"},
                 "fp16": None,
             },

@@ -273,9 +273,10 @@ def recipe_benchmarks(name: str) -> list[str]:
 
 
 def lineage_settings() -> dict[str, str]:
-    """Those of the first quantized variant; each recipe's set is taken whole."""
+    """Those of the first quantized variant; each recipe's set is taken whole, all of it int8."""
     settings = VARIANTS[candidates()[0]]
-    return {key: value for key, value in settings.items() if key != "rows"}
+    left = ("rows", "mixed_precision")
+    return {key: value for key, value in settings.items() if key not in left}
 
 
 def made(name: str) -> dict:
