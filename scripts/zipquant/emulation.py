@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from onnx import helper, numpy_helper
 
 from zipquant.contract import Contract, Tensor
-from zipquant.hybrid import CONVERT, MATMUL, Graph, Scale
+from zipquant.hybrid import ATTENTION, CONVERT, MATMUL, Graph, Scale
 
 Operator = Callable[[list[Any], dict[str, Any]], Any]
 """Takes the inputs (tensors, or lists of numbers where these are constant integers) and attributes;
@@ -92,6 +92,15 @@ def _glu(inputs: list[Any], attributes: dict[str, Any]) -> torch.Tensor:
     return F.glu(inputs[0], dim=attributes["axis"])
 
 
+def _attention(inputs: list[Any], attributes: dict[str, Any]) -> torch.Tensor:
+    """Scaled dot product attention: queries, keys and values (n, channels, 1, frames), and a mask
+    that is added, (n, keys, 1, queries or 1)."""
+    query, key, value, *mask = inputs
+    scores = torch.einsum("ncht,nchs->nsht", query, key) * attributes.get("scale", 1.0)
+    weights = F.softmax(scores + mask[0] if mask else scores, dim=1)
+    return torch.einsum("nsht,nchs->ncht", weights, value)
+
+
 OPERATORS: dict[str, Operator] = {
     CONVERT: lambda inputs, _: inputs[0],
     MATMUL: _matmul,
@@ -103,6 +112,7 @@ OPERATORS: dict[str, Operator] = {
     "Exp": lambda inputs, _: torch.exp(inputs[0]),
     "Expand": lambda inputs, _: inputs[0] + torch.zeros(inputs[1], dtype=inputs[0].dtype),
     "Gather": _gather,
+    "Greater": lambda inputs, _: inputs[0] > inputs[1],
     "Identity": lambda inputs, _: inputs[0],
     "Log": lambda inputs, _: torch.log(inputs[0]),
     "LogSoftmax": lambda inputs, attributes: F.log_softmax(inputs[0], attributes.get("axis", -1)),
@@ -124,6 +134,7 @@ OPERATORS: dict[str, Operator] = {
     "Sub": lambda inputs, _: inputs[0] - inputs[1],
     "Tanh": lambda inputs, _: torch.tanh(inputs[0]),
     "Transpose": lambda inputs, attributes: inputs[0].permute(*attributes["perm"]),
+    ATTENTION: _attention,
     "exGlu": _glu,
     "exSoftmax13": lambda inputs, attributes: F.softmax(inputs[0], attributes["axis"]),
     # Found with the double swish of Zipformer, x * sigmoid(x - 1), whose gamma is -1.

@@ -44,6 +44,9 @@ WEIGHTLESS = {
 MATMUL = "exMatMul"
 """The toolkit's product of two matrices: (n, k, 1, m) and (n, k, 1, p) give (n, m, 1, p)."""
 
+ATTENTION = "exSDPAttention"
+"""The toolkit's attention: queries (n, channels, 1, t) with keys and values (n, channels, 1, s)."""
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -98,6 +101,8 @@ class Graph:
             each = self.shapes[node.input[1]][1:]  # (input channels of a group, *kernel)
         elif node.op_type == MATMUL:
             each = self.shapes[node.input[0]][1:2]
+        elif node.op_type == ATTENTION:
+            each = (2, self.shapes[node.input[1]][-1])  # scores, and their product with values
         else:
             return 0
         return math.prod(self.shapes[node.output[0]]) * math.prod(each)
