@@ -524,7 +524,7 @@ def _db(value: float | None) -> str:
 
 
 def _mb(value: float) -> str:
-    return f"{value / 1e6:.1f} MB"
+    return f"{value / 1e6:.1f} MB" if value >= 1e5 else f"{value / 1e3:.1f} kB"
 
 
 def _limited(limit: Mapping[str, Any]) -> str:
