@@ -56,4 +56,6 @@ onsuccess:
 
 
 onerror:
+    # What is registered last is run first.
+    atexit.register(show_mend)
     atexit.register(show_errors)

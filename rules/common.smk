@@ -126,6 +126,14 @@ def searched_with(wildcards) -> dict[str, str | list[str]]:
     return {"original": config["model"]["encoder"], "features": features, **words}
 
 
+def in_words(settings: dict) -> str:
+    """A variant in a few words, for the console."""
+    words = [settings[key] for key in ("dtype", "algorithm") if key in settings]
+    if settings.get("mixed_precision"):
+        words.append("float16 layers searched")
+    return ", ".join(words)
+
+
 def recognizer_files() -> dict[str, str]:
     """The files that make text of encoder outputs, by what they are."""
     if RECOGNIZER is None:
@@ -190,15 +198,23 @@ def joiner_utterances(shard: str) -> list[str]:
 
 def joiner_calibration(wildcards) -> dict[str, list[str]]:
     """Encoder outputs that an int8 joiner is calibrated with; nothing for a float16 part."""
-    if wildcards.part == "decoder" or config["recognizer"]["joiner"] == "float16":
+    if wildcards.part == "decoder" or not INT8_JOINER:
         return {}
-    shards = [s for s in shards_of("calibration") if joiner_utterances(s)]
-    return {"encoded": [result(f"recognizer/encoded/{shard}.h5") for shard in shards]}
+    return {
+        "encoded": [
+            result(f"recognizer/encoded/{shard}.h5") for shard in joiner_shards()
+        ]
+    }
+
+
+def joiner_shards() -> list[int]:
+    """The shards that an int8 joiner is calibrated with."""
+    return [shard for shard in shards_of("calibration") if joiner_utterances(shard)]
 
 
 def joiner_steps(wildcards) -> dict[str, str]:
     """What the simulator of an int8 joiner is set up from; nothing for a float16 one."""
-    if config["recognizer"]["joiner"] == "float16":
+    if not INT8_JOINER:
         return {}
     return {"joiner_steps": result("recognizer/toolkit/joiner")}
 
@@ -329,7 +345,9 @@ def report_jobs() -> list[str]:
         f"{name}/{shard}" for name in VARIANTS for shard in shards["evaluation"]
     ]
     jobs = ["inspect", "overlap", "sample", "calibration", "prepare", "prove", "choose"]
-    jobs += ["score"]
+    jobs += ["score", "verify", *(f"convert/{part}" for part in converted())]
+    if INT8_JOINER:
+        jobs += [f"encode_calibration/{shard}" for shard in joiner_shards()]
     for stage in ("index", "features"):
         jobs += [f"{stage}/{name}/{shard}" for name in SETS for shard in shards[name]]
     jobs += [f"traces/{shard}" for shard in shards["calibration"]]
@@ -381,6 +399,7 @@ try:
     VARIANTS = {
         name: settings for name, settings in config["variants"].items() if settings
     }
+    INT8_JOINER = bool(converted()) and config["recognizer"]["joiner"] != "float16"
     WARNINGS = check_transcripts()
 except UserError as error:
     stop(error)

@@ -47,7 +47,7 @@ class OneLineAJob(logging.Filter):
             record.msg = f"[{record.done:>3} of {record.total}] {done}"
             return True
         if event == LogEvent.JOB_ERROR:
-            # Without the settings that follow in some.
+            # Without what follows in some.
             name = self.messages.get(record.jobid, record.rule_name).split(": ")[0]
             self.failed[record.jobid] = (name, list(record.log))
             # Without a log there is nothing to say at the end but what Snakemake says now.
@@ -103,7 +103,10 @@ def said(logs) -> list[str]:
 
 
 def show_errors() -> None:
-    """Repeat what this run's failed jobs have said last at the end, where it is looked for."""
+    """Repeat what this run's failed jobs have said last at the end, where it is looked for.
+
+    A variant that could not be built is no failure of the run, but its error is told as well.
+    """
     failed = console.failed.values()
     told = {str(log) for _, logs in failed for log in logs}
     # Jobs of which Snakemake has not said which have failed, such as those of a group.
@@ -118,6 +121,10 @@ def show_errors() -> None:
             print(line if line.startswith("error: ") else f"  {line}", file=sys.stderr)
         for log in logs:
             print(f"  (log: {log})", file=sys.stderr)
+
+
+def show_mend() -> None:
+    """Print how to go on after a failure, at exit, below what has failed."""
     command = shlex.join(["snakemake", *sys.argv[1:]])
     print(
         f"\nWhat is finished is kept. When that is mended, go on with: {command}",

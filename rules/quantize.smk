@@ -27,7 +27,9 @@ rule quantize:
         platform=config["platform"],
         context_size=context_size(),
         settings=lambda w: VARIANTS[w.variant],
+        # For the message below; in one line.
+        summary=lambda w: in_words(VARIANTS[w.variant]),
     message:
-        "Building variant {wildcards.variant} for {params.platform}: {params.settings}"
+        "Building variant {wildcards.variant} for {params.platform}: {params.summary}"
     script:
         "../scripts/quantize.py"

@@ -16,10 +16,14 @@ FLOW = {
     "evaluate": ["quantize", "features"],
     "long_stream": ["quantize", "features"],
     "encode": ["features", "inspect"],
+    "encode_calibration": ["features", "inspect"],
+    "convert": ["encode_calibration"],
+    # The simulator of an int8 joiner is set up from the files of its conversion.
+    "verify": ["encode", *(["convert"] if INT8_JOINER else [])],
     "decode": ["evaluate", "encode"],
-    "choose": ["decode", "prove"],
-    "decode_rknn": ["choose"],
-    "score": ["decode_rknn"],
+    "choose": ["decode", "evaluate", "prove"],
+    "decode_rknn": ["choose", *(["convert"] if INT8_JOINER else [])],
+    "score": ["decode_rknn", "decode", "choose"],
 }
 
 
@@ -42,6 +46,14 @@ rule report:
             shard=shards_of("evaluation"),
         ),
         long_streams=expand(rules.long_stream.output.stream, variant=VARIANTS),
+        times=expand(
+            rules.evaluate.output.time,
+            variant=VARIANTS,
+            shard=shards_of("evaluation"),
+        ),
+        prepared=rules.prove.output.record,
+        parts=list(converted().values()),
+        verified=verified(),
         best=rules.choose.output.best,
         overlap=rules.overlap.output.table,
         scores=rules.score.output.scores if RECOGNIZER else [],

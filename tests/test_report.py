@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from zipquant import costs, page, plots
+from zipquant import report as report_module
 from zipquant.histograms import Histogram
 
 
@@ -121,6 +122,64 @@ def test_costs_add_up_the_jobs_of_each_rule_that_count(tmp_path):
     }
     assert (found["sample"]["memory_mb"], found["sample"]["after"]) == (None, ["traces"])
     assert costs.collect(tmp_path, [], flow) == {}
+
+
+def search(**changes) -> dict:
+    """Return what a search for float16 layers has found, see `mixed_precision.search`."""
+    steps = [
+        {"int8_macs_share": share, "sqnr_db": db, "predicted_sqnr_db": db - 0.5, "wer_loss": loss}
+        for share, db, loss in ((1.0, 26.0, 3.0), (0.97, 31.0, 0.4), (0.92, 34.0, 0.0))
+    ]
+    target = {"target_sqnr": 30, "target_wer_loss": 0.5, "least_int8_macs": 0.9}
+    return {"met": True, **target, "steps": steps, "chosen": 1} | changes
+
+
+def test_search_that_misses_its_target_or_could_not_be_done_is_warned_of():
+    def warned(found: dict) -> list[str]:
+        entry = variant("w8a8", 20e6, 30.0)
+        entry["build"]["mixed_precision"] = found
+        return report_module._searches({"variants": {"int8": entry}})
+
+    assert warned(search()) == []
+    (missed,) = warned(search(met=False))
+    assert "an SQNR of at least 30 dB and at most 0.5 % of words lost" in missed
+    assert "90 % of the MACs in int8" in missed
+    (none,) = warned({"unavailable": "the graph holds Foo"})
+    assert none.endswith("were not searched: the graph holds Foo")
+
+
+def test_plot_of_a_search_marks_the_choice_and_shows_words_where_there_are_any():
+    found = search()
+    drawn = plots.precision(found["steps"], 1, 30, 0.5)
+    assert ">taken<" in drawn and ">target<" in drawn and ">words lost (%)<" in drawn
+    assert "Taken: 97.0 %, 31.0 dB" in drawn
+    without = [step | {"wer_loss": None} for step in found["steps"]]
+    assert ">words lost (%)<" not in plots.precision(without, 1, 30, None)
+
+
+def test_stream_shows_the_worst_of_each_kind_of_state():
+    levels = {
+        "encoder_out": [30.0] * 4,
+        "new_cached_avg_0": [40.0, 30.0, 20.0, 10.0],
+        "new_cached_avg_1": [35.0, 35.0, None, 35.0],
+        "new_embed_states": [None] * 4,
+    }
+    stream = {
+        **{"chunks": 4, "seconds": 1.28, "wrong": ["new_cached_avg_0"]},
+        "outputs": {name: {"sqnr_db": values} for name, values in levels.items()},
+    }
+    built = {"int8": {"long_stream": stream}, "none": {"long_stream": stream | {"chunks": 0}}}
+    found = page._stream_plots({"model": {"chunk_shift": 32}}, built)
+    assert list(found) == ["int8"]
+    assert found["int8"]["title"] == "int8: 1 of 4 outputs go wrong with time"
+    assert "avg 35.0 to 10.0 dB; embed_states exact" in found["int8"]["svg"]
+
+
+def test_share_of_work_in_int8_is_a_tile():
+    entry = variant("w8a8", 20e6, 30.0)
+    entry["build"]["int8_macs_share"] = 0.957
+    tiles = page.verdict(report_of({"int8": entry}), None)["tiles"]
+    assert {"work in int8": "95.7 %"}.items() <= {t["what"]: t["figure"] for t in tiles}.items()
 
 
 def test_plots_are_text_in_the_pages_colours_with_ids_of_their_own():

@@ -169,6 +169,25 @@ def test_page_is_self_contained_and_lists_every_output(finished):
     assert "encoder output" in (finished / "results/report/report.md").read_text()
 
 
+def test_page_says_what_was_rewritten_chosen_and_how_long_a_chunk_took(finished):
+    report = json.loads((finished / "results/report/report.json").read_text())
+    page = (finished / "results/report/index.html").read_text()
+    for name, entry in report["preparation"]["rewrites"].items():
+        assert f"<td><code>{name}</code></td><td>{entry['nodes']}</td>" in page
+    assert "No CumSum" in page
+    assert all(
+        f"<li>{markupsafe.escape(reason)}</li>" in page for reason in report["choice"]["why"]
+    )
+    assert set(report["parts"]) == {"decoder", "joiner"}
+    assert report["parts"]["joiner"]["same_argmax"] > 0.9
+    time = report["variants"]["int8"]["time"]
+    assert time["target"] == "simulator" and 0 < time["median_ms"] <= time["p95_ms"]
+    assert "its time says nothing of an NPU" in page
+    share = f"{100 * report['variants']['int8']['build']['int8_macs_share']:.1f} %"
+    assert f"<b>{share}</b>" in page
+    assert f"{share} of MACs in int8" in (finished / "results/report/summary.txt").read_text()
+
+
 @needs_chromium
 def test_page_in_a_real_browser(finished, tmp_path):
     page = finished / "results/report/index.html"
@@ -186,8 +205,13 @@ def test_page_in_a_real_browser(finished, tmp_path):
             "  return [s.getAttribute('aria-label'), s.querySelectorAll('path').length,"
             "          box.width, box.height]})"
         )
-        # Rates, drift, outputs, the graph of rules, and 31 inputs that are no counters.
-        assert len(plots) == 4 + 31
+        # Rates, drift, outputs, the graph of rules, what the variants do over a long stream, the
+        # search of one, and 31 inputs that are no counters.
+        report = json.loads((finished / "results/report/report.json").read_text())
+        built = report["variants"].values()
+        streams = sum(variant["long_stream"]["chunks"] > 0 for variant in built)
+        searches = sum("steps" in (v["build"].get("mixed_precision") or {}) for v in built)
+        assert len(plots) == 4 + streams + searches + 31
         for label, paths, width, height in plots:
             assert len(label) > 30 and paths > 5 and width > 100 and height > 50
         rows = window.run(
@@ -196,7 +220,7 @@ def test_page_in_a_real_browser(finished, tmp_path):
         )
         assert rows["rates"] == 4 and rows["variants-table"] == 3
         assert (rows["outputs-table"], rows["ranges"], rows["coverage"]) == (36, 31, 37)
-        assert rows["jobs"] == 14 and rows["drift-table"] > 1
+        assert rows["jobs"] == len(report["jobs"]) and rows["drift-table"] > 1
         papers = set()
         for scheme in ("light", "dark"):
             window.show(page, scheme=scheme)
@@ -263,6 +287,7 @@ def test_graph_of_rules_in_the_report_is_the_workflows(finished):
     real = real.subgraph(networkx.ancestors(real, "report"))
     report = json.loads((finished / "results/report/report.json").read_text())
     drawn = networkx.DiGraph((a, b) for b, rule in report["jobs"].items() for a in rule["after"])
+    drawn.add_nodes_from(report["jobs"])
     assert set(drawn) == set(real)
     assert set(networkx.transitive_reduction(drawn).edges) == set(
         networkx.transitive_reduction(real).edges
@@ -319,6 +344,12 @@ def test_variant_that_failed_is_in_the_report_with_its_reason(finished, tmp_path
         builds=[*builds, odd],
         toolkits=[build.parent / "toolkit" for build in [*builds, odd]],
         evaluations=[*tables, tmp_path / "none.parquet"],
+        long_streams=[results / f"long_stream/{name}.json" for name in variants],
+        times=[table.with_suffix(".time.json") for table in [*tables, tmp_path / "none.parquet"]],
+        prepared_file=results / "prepared/prepared.json",
+        parts=[results / f"recognizer/{part}.rknn" for part in ("decoder", "joiner")],
+        verified=[results / f"recognizer/{part}.json" for part in ("decoder", "joiner")],
+        best_file=results / "best.json",
         histograms=[*counts, tmp_path / "none.json"],
         overlap=results / "index/overlap.tsv",
         scores=tmp_path / "scores.json",

@@ -24,6 +24,9 @@ ONE_STEP = "one step"
 FREE_RUNNING = "free-running"
 """The variant gets its own states: the error as it adds up on a board."""
 
+SIMULATOR = "simulator"
+"""In a time file, what ran a variant that was on no board."""
+
 SCHEMA = pyarrow.schema(
     [
         ("utterance", pyarrow.string()),
@@ -233,7 +236,7 @@ def evaluate_shard(
             columns = list(zip(*rows, strict=True)) or [()] * len(SCHEMA)
             table.write_table(pyarrow.table(columns, schema=SCHEMA))
     if time_file:
-        ran = {"target": target or "simulator", "device_id": device_id}
+        ran = {"target": target or SIMULATOR, "device_id": device_id}
         files.write_json(time_file, ran | timed.summary())
     if histograms_file:
         histograms.write(histograms_file)

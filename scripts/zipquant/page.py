@@ -1,14 +1,16 @@
 """The report for readers: what it says in words, and the HTML and Markdown pages."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
 import pandas as pd
 
-from zipquant import evaluation, plots, scoring
+from zipquant import evaluation, long_stream, plots, scoring
 from zipquant.histograms import Histograms
 
 METRICS = {"word": "WER", "character": "CER"}
@@ -31,14 +33,23 @@ SHOWN_OUTPUTS = 40
 FIRST_HISTOGRAMS, SHOWN_HISTOGRAMS = 10, 48
 """Histograms that are shown at once, and in all; the table has the ranges of all inputs."""
 
+SHOWN_TENSORS = 15
+"""Tensors of a search for float16 layers that are shown at once; the rest is folded."""
+
+STREAM_POINTS = 60
+"""Points of a plot over a long stream; with more chunks, neighbours share one."""
+
 SECTIONS = {
     "verdict": "",
     "error_rates": "Error rates",
     "variants": "Variants",
+    "mixed_precision": "Mixed precision",
     "drift": "Drift",
+    "long_stream": "Long stream",
     "outputs": "Outputs",
     "inputs": "Inputs",
     "calibration": "Calibration set",
+    "preparation": "Graph preparation",
     "costs": "Time and memory",
     "settings": "Settings",
 }
@@ -76,6 +87,9 @@ def render(
         "range": _range,
         "number": lambda value: "" if value is None else f"{value:.4g}",
         "share": _share,
+        "duration": _duration,
+        "target": target,
+        "limited": _limited,
     }
     built = {name: entry for name, entry in report["variants"].items() if not entry["failure"]}
     scores = report["recognition"]
@@ -90,13 +104,19 @@ def render(
         "output_names": output_names,
         "figures": _columns(built),
         "shares": any("int8_macs_share" in entry["build"] for entry in built.values()),
+        "loss_db": f"{long_stream.LOSS_DB:g}",
+        "floor_db": f"{long_stream.FLOOR_DB:g}",
+        "shown_tensors": SHOWN_TENSORS,
+        "searched": {n: e for n, e in built.items() if e["build"].get("mixed_precision")},
         "longest": max((rule["seconds"] for rule in report["jobs"].values()), default=0) or 1,
     }
     markdown = environment.get_template("report.md.j2").render(values)
     drawn = _plots(report, built, output_names, histograms)
-    shown = {"error_rates": scores, "costs": report["jobs"]} | {
-        name: name in drawn for name in ("drift", "outputs", "inputs")
-    }
+    shown = {
+        "error_rates": scores,
+        "costs": report["jobs"],
+        "mixed_precision": values["searched"],
+    } | {name: name in drawn for name in ("drift", "long_stream", "outputs", "inputs")}
     contents = [
         (name.replace("_", "-"), title)
         for name, title in SECTIONS.items()
@@ -143,6 +163,8 @@ def verdict(report: Mapping[str, Any], chosen: str | None) -> dict[str, Any]:
         tiles.append(_tile("encoder output", _db(free), said))
         if not scores:
             lead += f": its encoder output is {_db(free)} above its error"
+    if (share := build.get("int8_macs_share")) is not None:
+        tiles.append(_tile("work in int8", _percent(share), "of all multiply-accumulates (MACs)"))
     if build["refusals"]:
         tiles.append(_tile("stock sherpa-onnx", "refuses it", build["refusals"][0]))
     else:
@@ -151,12 +173,29 @@ def verdict(report: Mapping[str, Any], chosen: str | None) -> dict[str, Any]:
     if fall := built[best]["drift"]:
         sentences.append(_drift_sentence(fall))
     sentences += failures
+    time = built[best].get("time")
+    on_board = time and time["target"] != evaluation.SIMULATOR
     sentences.append(
-        "All figures are measured in the simulator of rknn-toolkit2"
+        (
+            f"The encoder was measured on a board ({time['target']}), all else in the simulator of "
+            "rknn-toolkit2"
+            if on_board
+            else "All figures are measured in the simulator of rknn-toolkit2"
+        )
         + (", the error rates with greedy search." if scores else "; no text was made.")
     )
     headline = f"{lead}; {compared}." if ":" in lead else f"{lead}: {compared}."
     return {"best": best, "headline": headline, "tiles": tiles, "sentences": sentences}
+
+
+def target(search: Mapping[str, Any]) -> str:
+    """Return what a search for float16 layers was asked for, in words."""
+    asked = []
+    if search["target_sqnr"] is not None:
+        asked.append(f"an SQNR of at least {search['target_sqnr']:g} dB")
+    if search["target_wer_loss"] is not None:
+        asked.append(f"at most {search['target_wer_loss']:g} % of words lost")
+    return " and ".join(asked)
 
 
 def summary(report: Mapping[str, Any]) -> list[str]:
@@ -277,6 +316,10 @@ def _plots(
         series = report["drift"]["sqnr_db"]
         svg = plots.drift(report["drift"]["chunks"], series)
         found["drift"] = {"title": title, "svg": svg}
+    if searches := _precision_plots(built):
+        found["mixed_precision"] = searches
+    if streams := _stream_plots(report, built):
+        found["long_stream"] = streams
     figures = {
         name: {
             mode: {row["output"]: row["sqnr_db"] for row in entry["outputs"] if row["mode"] == mode}
@@ -312,6 +355,63 @@ def _plots(
         )
         found["flow"] = {"title": title, "svg": plots.flow(report["jobs"])}
     return found
+
+
+def _precision_plots(built: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the curve of each variant whose float16 layers were searched."""
+    found = {}
+    for name, entry in built.items():
+        search = entry["build"].get("mixed_precision")
+        if not search or "steps" not in search:
+            continue
+        taken = search["steps"][search["chosen"]]
+        verdict = "which meets" if search["met"] else "which misses"
+        title = (
+            f"{name}: {_percent(taken['int8_macs_share'])} of the work in int8 gives "
+            f"{_db(taken['sqnr_db'])}, {verdict} the target"
+        )
+        svg = plots.precision(
+            search["steps"], search["chosen"], search["target_sqnr"], search["target_wer_loss"]
+        )
+        found[name] = {"title": title, "svg": svg}
+    return found
+
+
+def _stream_plots(report: Mapping[str, Any], built: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the plot over a long stream of each variant that was run over one."""
+    found = {}
+    for name, entry in built.items():
+        stream = entry.get("long_stream")
+        if not stream or not stream["chunks"]:
+            continue
+        levels = {output: e["sqnr_db"] for output, e in stream["outputs"].items()}
+        groups: dict[str, list[Sequence[float | None]]] = {}
+        for output, values in levels.items():
+            # new_cached_key_3 is one of all keys.
+            group = re.sub(r"(_\d+)+$", "", output).removeprefix("new_").removeprefix("cached_")
+            groups.setdefault(group, []).append(values)
+        places = np.array_split(np.arange(stream["chunks"]), min(stream["chunks"], STREAM_POINTS))
+        series = {group: _lowest(members, places) for group, members in groups.items()}
+        minutes = report["model"]["chunk_shift"] / 6000
+        if stream["wrong"]:
+            title = f"{name}: {len(stream['wrong'])} of {len(levels)} outputs go wrong with time"
+        else:
+            title = f"{name}: no output goes wrong over {_duration(stream['seconds'] / 60)}"
+        svg = plots.long_stream([minutes * (np.mean(p) + 1) for p in places], series)
+        found[name] = {"title": title, "svg": svg}
+    return found
+
+
+def _lowest(
+    members: Sequence[Sequence[float | None]], places: Sequence[np.ndarray]
+) -> list[float | None]:
+    """Return the median over each stretch of the stream of what is worst then."""
+    table = np.array(members, dtype=float)
+    points = []
+    for place in places:
+        known = table[:, place][:, np.isfinite(table[:, place]).any(axis=0)]
+        points.append(float(np.median(np.nanmin(known, axis=0))) if known.size else None)
+    return points
 
 
 def _histogram_plots(variant: str, rows: Histograms, audio: Histograms) -> dict[str, Any]:
@@ -387,8 +487,10 @@ def _summary(name: str, variant: Mapping[str, Any]) -> str:
         figures = variant["encoder_out"][mode]
         parts.append(f"{figures['sqnr_db']:.1f} dB (cosine {figures['cosine']:.5f}) {mode}")
     verdict = "refuses it" if variant["build"]["refusals"] else "loads it"
+    share = variant["build"].get("int8_macs_share")
+    macs = "" if share is None else f"{_percent(share)} of MACs in int8; "
     return (
-        f"{name}: encoder output {', '.join(parts)}, {variant['chunks']} chunks; {size}; "
+        f"{name}: encoder output {', '.join(parts)}, {variant['chunks']} chunks; {size}; {macs}"
         f"a stock sherpa-onnx {verdict}"
     )
 
@@ -422,7 +524,28 @@ def _db(value: float | None) -> str:
 
 
 def _mb(value: float) -> str:
-    return f"{value / 1e6:.1f} MB"
+    return f"{value / 1e6:.1f} MB" if value >= 1e5 else f"{value / 1e3:.1f} kB"
+
+
+def _limited(limit: Mapping[str, Any]) -> str:
+    """Return what `long_stream.counter_limit` has found, in words."""
+    return (
+        f"{limit['state']} counts the frames of a stream in float16: exactly for "
+        f"{_duration(limit['exact_minutes'])}, then rounded; after "
+        f"{_duration(limit['end_minutes'])} it overflows. End a stream before that, and "
+        "begin a new one with all states zero."
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _duration(minutes: float) -> str:
+    """Return a time as seconds, minutes or hours, whichever reads best."""
+    if minutes < 2:
+        return f"{60 * minutes:.0f} s"
+    return f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
 
 
 def _share(value: float) -> str:

@@ -108,9 +108,94 @@ def drift(groups: Sequence[Sequence[int]], series: Mapping[str, Sequence[float |
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("chunk, counted from the start of the stream")
         axes.set_ylabel("SQNR (dB)")
-        _legend(axes, len(series))
+        _legend(axes, min(len(series), 3))
         ends = "; ".join(f"{name} {_ends(values)}" for name, values in series.items())
         return _svg(figure, f"SQNR by chunk, from the first chunk to the last: {ends}.", "drift")
+
+
+def precision(
+    steps: Sequence[Mapping[str, Any]],
+    chosen: int,
+    target_sqnr: float | None,
+    target_wer_loss: float | None,
+) -> str:
+    """Return a plot of what a search for float16 layers has found: accuracy over work in int8.
+
+    Args:
+        steps: `int8_macs_share` (0 to 1), `sqnr_db`, `predicted_sqnr_db` (or None), and `wer_loss`
+            in per cent (or None) of each choice that was measured.
+        chosen: which of them was taken.
+        target_sqnr: what was asked for, in dB; or None.
+        target_wer_loss: what was asked for, in per cent; or None.
+    """
+    shares = [100 * step["int8_macs_share"] for step in steps]
+    worded = [step["wer_loss"] for step in steps if step["wer_loss"] is not None]
+    taken = steps[chosen]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((WIDTH / 72, (290 if worded else 200) / 72), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03)
+        ratios = dict(height_ratios=(2, 1)) if worded else {}
+        grid = figure.subplots(2 if worded else 1, sharex=True, squeeze=False, **ratios)
+        axes = grid[0][0]
+        predicted = [_or_nan(step["predicted_sqnr_db"]) for step in steps]
+        measured = [_or_nan(step["sqnr_db"]) for step in steps]
+        look = dict(marker="o", ms=4, lw=1.3)
+        axes.plot(
+            shares,
+            predicted,
+            color=_colour(1),
+            ls="--",
+            fillstyle="none",
+            label="predicted",
+            **look,
+        )
+        axes.plot(shares, measured, color=_colour(0), label="measured", **look)
+        _ring(axes, shares[chosen], measured[chosen], label="taken")
+        if target_sqnr is not None:
+            axes.axhline(target_sqnr, color=SOFT, lw=1, ls=":", label="target")
+        axes.set_ylabel("SQNR (dB)")
+        _legend(axes, 4)
+        if worded:
+            below = grid[1][0]
+            losses = [_or_nan(step["wer_loss"]) for step in steps]
+            below.plot(shares, losses, color=_colour(0), **look)
+            _ring(below, shares[chosen], losses[chosen])
+            if target_wer_loss is not None:
+                below.axhline(target_wer_loss, color=SOFT, lw=1, ls=":")
+            below.set_ylim(bottom=0)
+            below.set_ylabel("words lost (%)")
+        grid[-1][0].set_xlabel("multiply-accumulates in int8 (%)")
+        text = (
+            f"SQNR over the share of work in int8, from {shares[0]:.1f} % to {shares[-1]:.1f} %: "
+            f"{_ends(measured)}. Taken: {shares[chosen]:.1f} %, {taken['sqnr_db'] or 0:.1f} dB."
+        )
+        return _svg(figure, text, f"precision-{shares}-{measured}")
+
+
+def long_stream(minutes: Sequence[float], series: Mapping[str, Sequence[float | None]]) -> str:
+    """Return a plot of SQNR over one long stream.
+
+    Args:
+        minutes: the time of each point.
+        series: SQNR in dB at each point, of the encoder output first; None where there is none.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(230)
+        for number, (name, values) in enumerate(series.items()):
+            axes.plot(
+                minutes,
+                [_or_nan(value) for value in values],
+                color=_colour(number),
+                lw=2.4 if number == 0 else 1.3,
+                ls="-" if number < SERIES else "--",
+                label=name,
+            )
+        _from_zero(axes, [v for values in series.values() for v in values if v is not None])
+        axes.set_xlabel("minutes of one stream")
+        axes.set_ylabel("SQNR (dB)")
+        _legend(axes, 4)
+        ends = "; ".join(f"{name} {_ends(values)}" for name, values in series.items())
+        return _svg(figure, f"SQNR over one long stream: {ends}.", f"stream-{ends}")
 
 
 def outputs(names: Sequence[str], series: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
@@ -289,7 +374,7 @@ def _legend(axes: Axes, columns: int) -> None:
     axes.figure.legend(
         *axes.get_legend_handles_labels(),
         loc="outside upper left",
-        ncols=min(columns, 3),
+        ncols=min(columns, 4),
         handlelength=1.2,
         columnspacing=1.2,
         borderpad=0.1,
@@ -299,6 +384,15 @@ def _legend(axes: Axes, columns: int) -> None:
 def _from_zero(axes: Axes, values: Sequence[float]) -> None:
     finite = [value for value in values if math.isfinite(value)]
     axes.set_ylim(min(0, *finite, 0), 1.08 * max([*finite, 1]))
+
+
+def _ring(axes: Axes, x: float, y: float, **label: str) -> None:
+    ring = dict(marker="o", ms=10, mew=1.6, fillstyle="none", linestyle="none")
+    axes.plot(x, y, color=INK, **ring, **label)
+
+
+def _or_nan(value: float | None) -> float:
+    return np.nan if value is None else value
 
 
 def _ends(values: Sequence[float | None]) -> str:

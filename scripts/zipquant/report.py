@@ -39,6 +39,10 @@ def write(
     toolkits: Sequence[str | Path],
     evaluations: Sequence[str | Path],
     long_streams: Sequence[str | Path],
+    times: Sequence[str | Path],
+    prepared_file: str | Path,
+    parts: Sequence[str | Path],
+    verified: Sequence[str | Path],
     best_file: str | Path,
     histograms: Sequence[str | Path],
     overlap: str | Path,
@@ -71,6 +75,10 @@ def write(
         toolkits: the toolkit's folder of each variant, with its `histograms.RANGES`.
         evaluations: the evaluation tables, all shards of the first variant, then of the second.
         long_streams: of each variant what `long_stream.run` has written.
+        times: how long chunks took in the evaluation, in the order of `evaluations`.
+        prepared_file: what `preparation.prove` has written of its rewrites.
+        parts: the .rknn files of decoder and joiner; none where no text is made, or for CTC.
+        verified: how exact each of them is, written by `rknn_decoding.verify`.
         best_file: which variant is the best, and why, written by `choice.write`.
         histograms: the histograms of the inputs in the evaluation, in the same order.
         overlap: the TSV of evaluation audio that is also calibrated with.
@@ -116,6 +124,11 @@ def write(
         },
         "recognition": files.read_json(scores) if scores else None,
         "choice": files.read_json(best_file),
+        "preparation": files.read_json(prepared_file),
+        "parts": {
+            Path(part).stem: {"bytes": Path(part).stat().st_size, **files.read_json(figures)}
+            for part, figures in zip(parts, verified, strict=True)
+        },
         "variants": {},
         "jobs": costs.collect(benchmarks, jobs, flow),
         "settings": settings,
@@ -135,10 +148,12 @@ def write(
         report["variants"][name] |= _accuracy(tables[name], contract) | {
             "inputs": _inputs(*counted[name]),
             "long_stream": files.read_json(long_streams[position]),
+            "time": _time(times[mine]),
         }
     report["drift"] = _drift(tables, contract)
     report["verdict"] = page.verdict(report, report["choice"]["best"])
     report["warnings"] = [*warnings, *_overlap(overlap), *_warnings(report), *_drifts(report)]
+    report["warnings"] += _searches(report)
     report["summary"] = page.summary(report)
     files.write_json(json_file, _finite(report))
     html, markdown = page.render(report, contract.outputs, counted, texts)
@@ -169,6 +184,38 @@ def _drifts(report: Mapping[str, Any]) -> list[str]:
         if sums := variant["build"].get("cumulative_sums"):
             found.append(f"{name} has CumSum left, which RK3588 boards compute wrong: {sums}")
     return found
+
+
+def _searches(report: Mapping[str, Any]) -> list[str]:
+    """Return which searches for float16 layers have not reached what they were asked for."""
+    found = []
+    for name, variant in report["variants"].items():
+        search = variant["build"].get("mixed_precision")
+        if not search or variant["failure"]:
+            continue
+        if reason := search.get("unavailable"):
+            found.append(f"{name}: the layers that need float16 were not searched: {reason}")
+        elif not search["met"]:
+            found.append(
+                f"{name} misses its target ({page.target(search)}): no choice that leaves "
+                f"{100 * search['least_int8_macs']:g} % of the MACs in int8 is enough, and the "
+                "best of them was taken. Lower mixed_precision.least_int8_macs or the target, or "
+                "calibrate with other rows"
+            )
+    return found
+
+
+def _time(paths: Sequence[str | Path]) -> dict[str, Any] | None:
+    """Return how long a chunk took in the slowest shard; None where no chunk was run."""
+    shards = [found for found in map(files.read_json, paths) if found.get("chunks")]
+    if not shards:
+        return None
+    return {
+        "target": shards[0]["target"],
+        "chunks": sum(found["chunks"] for found in shards),
+        "median_ms": max(found["median_ms"] for found in shards),
+        "p95_ms": max(found["p95_ms"] for found in shards),
+    }
 
 
 def _overlap(path: str | Path) -> list[str]:
