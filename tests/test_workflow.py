@@ -681,13 +681,13 @@ def test_killed_run_goes_on_with_the_same_command_and_keeps_others_out(finished,
         time.sleep(0.002)
     victim = first.pid
     if killed == "job":
-        script = project / ".snakemake/scripts"
-        (victim,) = {
-            process.pid
+        script = str(project / ".snakemake/scripts")
+        at_work = [
+            process
             for process in psutil.Process(first.pid).children(recursive=True)
-            if any(argument.startswith(str(script)) for argument in process.cmdline())
-            and process.parent().name() == "bash"
-        }
+            if any(argument.startswith(script) for argument in process.cmdline())
+        ]
+        (victim,) = (job.pid for job in at_work if job.parent() not in at_work)
     else:
         assert "error: another run (process" in snakemake(project, dataset).stderr
     os.kill(victim, signal.SIGKILL)
