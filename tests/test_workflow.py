@@ -462,11 +462,10 @@ def test_evaluation_audio_reruns_no_build(project):
 @pytest.mark.parametrize("output", ["index/overlap.tsv", "prepared/encoder.onnx", "model.json"])
 def test_job_killed_before_it_is_registered_hides_nothing_from_the_plan(project, output):
     """Snakemake marks what a job is at work on; a run killed just after the job leaves the mark."""
-    shards(project)[0].unlink()
     shutil.rmtree(project / "results/variants/fp16")
     configure(project, evaluation={"long_stream": 12, "one_step_chunks": 2})
     expected = planned(project)
-    assert (expected["traces"], expected["quantize"], expected["evaluate"]) == (1, 1, 2)
+    assert (expected["quantize"], expected["evaluate"]) == (1, 2)
     mark = base64.b64encode(f"results/{output}".encode()).decode()
     (project / ".snakemake/incomplete" / mark).touch()
     plan = planned(project)
@@ -698,7 +697,7 @@ def test_calibration_set_is_the_same_for_any_shards_and_cores(finished, tmp_path
 @pytest.mark.parametrize("killed", ["run", "job"])
 def test_killed_run_goes_on_with_the_same_command_and_keeps_others_out(finished, project, killed):
     dataset = "results/calibration/dataset.txt"
-    for path in shards(project):
+    for path in (project / dataset, *shards(project)):
         path.unlink()
     before = {path: path.stat().st_mtime_ns for path in (project / "results").glob("features/*/*")}
     first = subprocess.Popen(
@@ -713,13 +712,13 @@ def test_killed_run_goes_on_with_the_same_command_and_keeps_others_out(finished,
         time.sleep(0.002)
     victim = first.pid
     if killed == "job":
-        script = project / ".snakemake/scripts"
-        (victim,) = {
-            process.pid
+        script = str(project / ".snakemake/scripts")
+        at_work = [
+            process
             for process in psutil.Process(first.pid).children(recursive=True)
-            if any(argument.startswith(str(script)) for argument in process.cmdline())
-            and process.parent().name() == "bash"
-        }
+            if any(argument.startswith(script) for argument in process.cmdline())
+        ]
+        (victim,) = (job.pid for job in at_work if job.parent() not in at_work)
     else:
         assert "error: another run (process" in snakemake(project, dataset).stderr
     os.kill(victim, signal.SIGKILL)
