@@ -78,7 +78,6 @@ def test_fewest_layers_that_meet_the_target_are_kept_in_float16_and_built(built,
     folder, model, shape, plain = built
     for name in ("model.json", "dataset.txt", "arrays"):
         (tmp_path / name).symlink_to(folder / name)
-    graph_file, config_file = toolkit_files(folder)
     before = errors(folder, model, shape, plain).loc["encoder_out", "sqnr_db"]
     settings = {
         "mixed_precision": TARGET | {"target_sqnr": before + 8},

@@ -75,8 +75,13 @@ def planned(project: Path, *targets: str, cores: int = 2) -> dict[str, int]:
 
 
 def configure(project: Path, **changes) -> None:
-    """Write the project's my.yaml."""
+    """Write the project's my.yaml; without the search for float16 layers, which takes minutes."""
+    variants = changes.pop("variants", {})
+    int8 = variants.get("int8", {})
+    if int8 is not None:
+        variants = variants | {"int8": {"mixed_precision": None} | int8}
     settings = {
+        "variants": variants,
         "audio": AUDIO,
         "calibration": {"rows": 12},
         "evaluation": {"long_stream": 12},
@@ -907,7 +912,10 @@ def test_failed_build_leaves_no_model_and_a_plain_error(project):
 
 
 def test_variant_that_the_toolkit_fails_is_told_and_the_others_go_on(project):
-    """On this platform the toolkit really aborts its process at w8a16."""
+    """On this platform the toolkit really aborts its process at w8a16, which is not offered."""
+    table = project / "scripts/zipquant/platforms.py"
+    offered = '"rk3562": _INT8 | {"w8a16": _INT8["w8a8"]}'
+    table.write_text(table.read_text().replace('"rk3562": _INT8', offered))
     stale = project / "results/variants/w8a16/encoder.rknn"
     stale.parent.mkdir()
     stale.write_bytes(b"RKNN of an earlier build")
@@ -919,7 +927,6 @@ def test_variant_that_the_toolkit_fails_is_told_and_the_others_go_on(project):
     message = rf"^error: variant w8a16 could not be built: {end}$"
     assert re.search(message, done.stderr, re.MULTILINE)
     assert "(log: results/logs/quantize/w8a16.log)" in done.stderr
-    assert "rknn building" in (project / "results/logs/quantize/w8a16.log").read_text()
     assert not stale.exists()
     best = json.loads((project / "results/best.json").read_text())
     assert (best["best"], list(best["failures"])) == ("int8", ["w8a16"])
@@ -927,7 +934,7 @@ def test_variant_that_the_toolkit_fails_is_told_and_the_others_go_on(project):
     assert list(report["recognition"]["models"]) == ["float", "int8", "rknn"]
     assert report["variants"]["w8a16"]["build"]["failure"] == best["failures"]["w8a16"]
     assert "could not be built" in (project / "results/report/index.html").read_text()
-    assert "w8a16: could not be built" in (project / "results/report/summary.txt").read_text()
+    assert "w8a16: failed" in (project / "results/report/summary.txt").read_text()
     manifest = json.loads((project / "results/bundle/manifest.json").read_text())
     assert (manifest["variant"], manifest["build"]["platform"]) == ("int8", "rk3562")
     # A failure is tried again by the same command; what is built is not.

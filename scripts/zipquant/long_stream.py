@@ -28,6 +28,9 @@ LOSS_DB = 3.0
 """What a state must lose from the first third to the last to be named: its error is twice as strong
 then."""
 
+HARMLESS_DB = 40.0
+"""SQNR above which a loss does no harm: float16 itself begins near 60 dB, int8 near 30."""
+
 FLOOR_DB = 10.0
 """Below it an output is named whether it drifts or not: the error is a third of the value. A mean
 whose counter stands still is like that after the first seconds already, and hardly gets worse."""
@@ -152,7 +155,7 @@ def examine(levels: Sequence[float]) -> dict[str, Any]:
     falls more steadily than chance would have it (Mann and Kendall's test of a trend, one-sided,
     at `CHANCE`). The first keeps out what is too small to matter, the second what is loud and
     quiet speech in turn. A steady loss is found as well as a single step. An output whose last
-    third is below `FLOOR_DB` goes wrong in any case.
+    third is below `FLOOR_DB` goes wrong in any case; one above `HARMLESS_DB` in none.
 
     Args:
         levels: SQNR in dB; not finite where a chunk is exact, or silent in the float model.
@@ -183,7 +186,9 @@ def examine(levels: Sequence[float]) -> dict[str, Any]:
         "loss_db": first - last,
         "slope_db_per_chunk": float(slope),
         "p_value": float(p_value),
-        "wrong": bool((first - last > LOSS_DB and p_value < CHANCE) or last < FLOOR_DB),
+        "wrong": bool(
+            (first - last > LOSS_DB and p_value < CHANCE and last < HARMLESS_DB) or last < FLOOR_DB
+        ),
     }
 
 
