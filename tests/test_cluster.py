@@ -119,6 +119,12 @@ class Run:
     def wait(self) -> int:
         return self.process.wait(max(1, self._deadline + 60 - time.monotonic()))
 
+    def submitted(self, jobs: int) -> None:
+        """Wait until so many group jobs are on the cluster: none is on its way there any more."""
+        while self.console.count("Submitted group job") < jobs:
+            assert time.monotonic() < self._deadline and self.process.poll() is None, self.console
+            time.sleep(0.05)
+
     def working(self, *spared: str) -> "Job":
         """Wait for a trace job in the middle of its work, which belongs to no spared Slurm job."""
         while time.monotonic() < self._deadline and self.process.poll() is None:
@@ -235,6 +241,7 @@ def test_submit_command_gives_the_same_results_though_run_and_job_are_killed(
     project = make_project(tmp_path / "project")
     often = ("--seconds-between-status-checks", "2")
     with Run(project, cluster, "generic", *often) as snakemake:
+        snakemake.submitted(3)  # one for each shard
         snakemake.working()
         snakemake.process.send_signal(signal.SIGINT)
         assert snakemake.wait() != 0
