@@ -9,8 +9,8 @@ configfile: "config.yaml"
 
 
 include: "rules/common.smk"
-include: "rules/console.smk"
 include: "rules/retries.smk"
+include: "rules/console.smk"
 include: "rules/inspect.smk"
 include: "rules/index.smk"
 include: "rules/features.smk"

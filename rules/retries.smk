@@ -1,5 +1,6 @@
 # What is tried again, where a profile sets `retries`: jobs that were killed, ran out of memory or time,
 # or met a fault. A plain error, of what the user gave, comes again however often it is tried.
+# Included before the console, which takes the events that it shows in its own way from the log.
 
 import logging
 
