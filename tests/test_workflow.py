@@ -902,12 +902,10 @@ def test_failed_build_leaves_no_model_and_a_plain_error(project):
     configure(project, variants={"int8": {"algorithm": "kl_divergence"}})
     done = snakemake(project)
     assert done.returncode != 0
-    *_, failed, error, log, empty, mend = done.stderr.splitlines()
-    assert failed == "Building variant int8 for rk3588 failed:"
-    damaged = rf"error: results/calibration/arrays was damaged \({victim.name}: it has another"
-    assert re.match(damaged, error)
-    assert (log, empty) == ("  (log: results/logs/quantize/int8.log)", "")
-    assert "go on with: snakemake --cores 2 --configfile my.yaml" in mend
+    damaged = rf"^error: results/calibration/arrays was damaged \({victim.name}: it has another"
+    assert re.search(damaged, done.stderr, re.MULTILINE)
+    assert "  (log: results/logs/quantize/int8.log)" in done.stderr
+    assert "go on with: snakemake --cores 2 --configfile my.yaml" in done.stderr
     # One line a job: no list of its inputs, no exit code of its command.
     assert "scripts/job.py" not in done.stderr and "CalledProcessError" not in done.stderr
     assert not (project / "results/variants/int8/encoder.rknn").exists()
