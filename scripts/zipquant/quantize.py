@@ -10,8 +10,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from zipquant import (
     decoding,
     files,
@@ -19,6 +17,7 @@ from zipquant import (
     isolation,
     long_stream,
     platforms,
+    preparation,
     rknn_file,
     rknn_toolkit,
     runtime,
@@ -206,8 +205,11 @@ def _build(
         float16=keep_float16,
     )
     seconds = time.monotonic() - start
-    counted = _count_rows(dataset, contract, ranges) if quantized else Histograms()
-    counted.write(work / TOOLKIT / RANGES)
+    calibrated = Histograms.of(ranges) if quantized else Histograms()
+    if quantized:
+        for row in preparation.read_rows(dataset, contract):
+            calibrated.add(contract, row)
+    calibrated.write(work / TOOLKIT / RANGES)
     rknn = work / ENCODER
     types = rknn_file.io_types(rknn)
     inputs = [tensor.name for tensor in contract.inputs]
@@ -246,15 +248,3 @@ def _build(
         "inputs": {name: types[name] for name in inputs},
         "outputs": {name: types[name] for name in contract.outputs},
     }
-
-
-def _count_rows(
-    dataset: str | Path, contract: Contract, ranges: Mapping[str, tuple[float, float]]
-) -> Histograms:
-    """Return the histograms of a calibration set, one row in memory at a time."""
-    found = Histograms.of(ranges)
-    folder = Path(dataset).parent
-    for line in Path(dataset).read_text(encoding="utf-8").splitlines():
-        if line.strip():
-            found.add(contract, [np.load(folder / path) for path in line.split()])
-    return found
