@@ -1,7 +1,6 @@
 """What all entry scripts share: a child process for the work, its limits, files checked before
 they are read and recorded when they are made, and plain errors."""
 
-import ctypes
 import errno
 import fcntl
 import os
@@ -16,9 +15,6 @@ from typing import Any
 from zipquant import integrity, processes
 from zipquant.errors import UserError
 from zipquant.progress import CONSOLE
-
-PR_SET_PDEATHSIG = 1
-"""linux/prctl.h: which signal a process gets when its parent dies."""
 
 KILLED = "error: the job was killed by "
 LIMIT = "error: the job took more than "
@@ -123,7 +119,7 @@ def _lock(file: Any, log: str) -> None:
 
 
 def _become_child(file: Any, log: str) -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    processes.end_with_parent()
     # Long jobs tell on the console how far they are; the rest is for the log.
     job = os.path.relpath(os.path.splitext(log)[0]).split("logs/")[-1]
     os.environ[CONSOLE] = f"{os.dup(2)}:{job}"

@@ -1,6 +1,5 @@
 """Calling code that may abort the whole process, in a process of its own."""
 
-import ctypes
 import multiprocessing
 import signal
 import sys
@@ -9,10 +8,8 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
+from zipquant import processes
 from zipquant.errors import ToolkitError, UserError
-
-PR_SET_PDEATHSIG = 1
-"""linux/prctl.h: which signal a process gets when its parent dies."""
 
 
 def call(function: Callable[..., Any], **arguments) -> Any:
@@ -43,7 +40,7 @@ def call(function: Callable[..., Any], **arguments) -> Any:
 
 
 def _child(sender: Connection, function: Callable[..., Any], arguments: dict) -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    processes.end_with_parent()
     try:
         result = None, function(**arguments)
     except UserError as error:

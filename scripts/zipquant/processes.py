@@ -1,8 +1,10 @@
 """Processes of a run: one for a results folder, its jobs that end with it, and what they take."""
 
 import contextlib
+import ctypes
 import fcntl
 import os
+import signal
 from pathlib import Path
 from typing import IO
 
@@ -13,6 +15,9 @@ from zipquant.errors import UserError
 RUN = "ZIPQUANT_RUN"
 """Environment variable that names the process of the run, for its jobs."""
 
+
+PR_SET_PDEATHSIG = 1
+"""linux/prctl.h: which signal a process gets when its parent dies."""
 
 LOCK = ".lock"
 """The file, in a folder, that whoever works in the folder holds a lock of."""
@@ -40,6 +45,11 @@ def of_run() -> list[int]:
         if psutil.Process(int(pid)).create_time() != float(created):
             raise ProcessLookupError("another process has its number now")
     return found
+
+
+def end_with_parent() -> None:
+    """Let this process be killed when the one that has started it ends."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def memory_mb(pid: int) -> float:
