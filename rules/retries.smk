@@ -14,7 +14,9 @@ def is_plain(log: Path) -> bool:
     if not log.is_file() or log.stat().st_mtime < STARTED:
         return False
     lines = log.read_text(errors="replace").splitlines()
-    errors = [line for line in lines if line.startswith("error: ")]
+    errors = [
+        line.removeprefix("error: ") for line in lines if line.startswith("error: ")
+    ]
     return any(not line.startswith((KILLED, LIMIT, FAULT)) for line in errors)
 
 

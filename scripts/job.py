@@ -16,10 +16,11 @@ from zipquant import integrity, processes
 from zipquant.errors import UserError
 from zipquant.progress import CONSOLE
 
-KILLED = "error: the job was killed by "
-LIMIT = "error: the job took more than "
-FAULT = "error: this is a fault of Zipquant, or the machine's"
-"""How the errors begin that another try might mend; all others tell of what the user gave."""
+KILLED = "the job was killed by "
+LIMIT = "the job took more than "
+FAULT = "this is a fault of Zipquant, or the machine's"
+"""How the errors begin that another try might mend, behind `error: ` in the log; all others tell of
+what the user gave."""
 
 BENCHMARKS = "benchmarks"
 """Folder of the files that Snakemake writes itself, after the job."""
@@ -88,7 +89,7 @@ def run(snakemake: Any, function: Callable[..., None], **arguments) -> None:
         if code < 0 and not reason:
             name = signal.Signals(-code).name
             hint = ": most likely out of memory" if name == "SIGKILL" else ""
-            reason = f"{KILLED.removeprefix('error: ')}{name}{hint}; see {log}"
+            reason = f"{KILLED}{name}{hint}; see {log}"
         if code != DONE and not reason and _tells_of_full_disk(log):
             reason = f"{results}: {UNWRITABLE[errno.ENOSPC]}, and run the same command again"
         lines = [f"error: {reason}"] if reason else []
@@ -149,14 +150,12 @@ def _watch(child: int, alive: list[int], snakemake: Any) -> str:
         if most and processes.memory_mb(child) > most:
             processes.kill_tree(child)
             return (
-                f"{LIMIT.removeprefix('error: ')}the {most} MB of memory that its rule has and was "
-                "ended; "
+                f"{LIMIT}the {most} MB of memory that its rule has and was ended; "
                 f"give it more: --set-resources {snakemake.rule}:mem_mb={2 * most}"
             )
         if time.monotonic() - start > 3600 * hours:
             processes.kill_tree(child)
-            limit = LIMIT.removeprefix("error: ")
-            return f"{limit}{hours} hours and was ended; job_hours is the limit"
+            return f"{LIMIT}{hours} hours and was ended; job_hours is the limit"
 
 
 def _call(snakemake: Any, function: Callable[..., None], arguments: dict) -> int:
@@ -173,7 +172,7 @@ def _call(snakemake: Any, function: Callable[..., None], arguments: dict) -> int
         message = _explain(error)
         if message is None:
             traceback.print_exc()
-            message = f"{FAULT.removeprefix('error: ')}; please report the log above"
+            message = f"{FAULT}; please report the log above"
         print("error:", " ".join(message.splitlines()), file=sys.stderr)
         code = 1
     sys.stdout.flush()
