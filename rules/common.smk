@@ -189,11 +189,16 @@ def verified() -> list[str]:
     return [path.replace(".rknn", ".json") for path in converted().values()]
 
 
-def joiner_utterances(shard: str) -> list[str]:
-    """The utterances of a shard of those that calibrate an int8 joiner: a few of all audio."""
+@cache
+def joiner_drawn() -> frozenset[str]:
+    """The utterances that calibrate an int8 joiner: a few of all audio."""
     everything = sum(SHARDED["calibration"].values(), [])
-    drawn = {u.id for u in manifest.cap(everything, JOINER_UTTERANCES)}
-    return [u.id for u in usable("calibration", shard) if u.id in drawn]
+    return frozenset(u.id for u in manifest.cap(everything, JOINER_UTTERANCES))
+
+
+def joiner_utterances(shard: str) -> list[str]:
+    """Those of a shard among them."""
+    return [u.id for u in usable("calibration", shard) if u.id in joiner_drawn()]
 
 
 def joiner_calibration(wildcards) -> dict[str, list[str]]:
