@@ -212,10 +212,9 @@ def evaluate_shard(
         files.atomic(table_file) as temporary,
         pyarrow.parquet.ParquetWriter(temporary, SCHEMA) as table,
     ):
-        if failed:
-            return
-        total = sum(contract.chunk_count(count) for count in reader.frame_counts)
-        utterances = ((name, reader.frames(i)) for i, name in enumerate(reader.ids))
+        names = [] if failed else reader.ids
+        total = sum(contract.chunk_count(reader.frame_counts[i]) for i in range(len(names)))
+        utterances = ((name, reader.frames(i)) for i, name in enumerate(names))
         candidate = None
         if not total:  # there is nothing to run one for
             pass
