@@ -1,7 +1,12 @@
 """Build a variant of the encoder with rknn-toolkit2."""
 
+from pathlib import Path
+
 from job import run
 from zipquant import quantize
+
+# No output that Snakemake would delete, and must not outlive a rebuild that fails for any cause.
+Path(snakemake.params.work, quantize.ENCODER).unlink(missing_ok=True)
 
 run(
     snakemake,

@@ -115,7 +115,6 @@ def build_variant(
         ToolkitError: the toolkit failed.
     """
     work = Path(work)
-    (work / ENCODER).unlink(missing_ok=True)  # must not outlive a rebuild that fails
     contract = Contract.load(contract_file)
     if context_size:
         metadata = contract.metadata | {"context_size": str(context_size)}
