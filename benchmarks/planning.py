@@ -40,6 +40,8 @@ from zipquant import (
     evaluation,
     features,
     index,
+    long_stream,
+    preparation,
     quantize,
     sampling,
     streaming,
@@ -57,13 +59,18 @@ TRACED = {"demo": (6.0, 24.0), "20 M": (2.0, 8.0)}
 EVALUATED = {"demo": (0.5, 2.0), "20 M": (0.1, 0.4)}
 """Minutes of audio that go through the toolkit's simulator."""
 
-FIXED = ("inspect", "calibration")
+FIXED = ("inspect", "calibration", "prepare", "prove")
 """Stages that do the same work whatever audio there is; differences are chance."""
+
+SEARCHED = 7.0
+"""Minutes of audio that the float16 layers are searched on: more than the search takes in."""
 
 UTTERANCES = (1_000, 10_000, 100_000)
 PER_SHARD = 500
 HOURS = (100, 1_000, 10_000)
 EVALUATION_HOURS = 1
+
+SETTINGS = yaml.safe_load((ROOT / "config.yaml").read_text())
 
 
 @dataclass(frozen=True)
@@ -142,11 +149,16 @@ def shard(model: Path, work: Path, minutes: float) -> tuple[float, dict[str, Cos
     )
     write = partial(calibration.write, sample, [tapes], card, dataset, arrays, "real")
     costs["calibration"] = measure(write, dataset.parent)
+    prepared, rewrites = work / "prepared.onnx", SETTINGS["preparation"]
+    prepare = partial(preparation.prepare, model, card, rewrites, prepared)
+    costs["prepare"] = measure(prepare, prepared)
+    proof = partial(preparation.prove, model, prepared, card, dataset, rewrites)
+    costs["prove"] = measure(partial(proof, work / "prepared.json"))
     return hours, costs
 
 
 def accuracy(
-    model: Path, work: Path, card: Path, built: Path, minutes: float
+    model: Path, prepared: Path, work: Path, card: Path, built: Path, minutes: float
 ) -> tuple[float, dict[str, Cost]]:
     """All stages of one shard of evaluation audio; return hours, and costs by stage."""
     ids, paths, hours = speech(work / "audio", minutes)
@@ -160,7 +172,7 @@ def accuracy(
         )
     }
     simulate = partial(
-        evaluation.evaluate_shard, model, model, card, feats, built, table, simulated
+        evaluation.evaluate_shard, model, prepared, card, feats, built, table, simulated
     )
     costs["evaluate"] = measure(partial(simulate, one_step_chunks=4), table, simulated)
     if model.parent == DEMO:
@@ -172,8 +184,16 @@ def accuracy(
     return hours, costs
 
 
-def stages(name: str, model: Path, quick: bool, work: Path) -> list[dict]:
-    """Measure all stages with one encoder; return rows of the table."""
+def stages(name: str, model: Path, quick: bool, searched: bool, work: Path) -> list[dict]:
+    """Measure all stages with one encoder; return rows of the table.
+
+    Args:
+        name: the encoder's.
+        model: its ONNX file.
+        quick: an eighth of the audio.
+        searched: also a build with the search for float16 layers.
+        work: a folder.
+    """
     rows = []
 
     def compare(few: tuple[float, dict[str, Cost]], many: tuple[float, dict[str, Cost]]) -> None:
@@ -200,21 +220,40 @@ def stages(name: str, model: Path, quick: bool, work: Path) -> list[dict]:
     compare(*[shard(model, work / f"trace{n}", size) for n, size in enumerate(sizes)])
     card, built = work / "trace1/model.json", work / "variant"
     built.mkdir()
-    build = partial(quantize.build_variant, model, card, work / "trace1/set/dataset.txt", built)
-    settings = yaml.safe_load((ROOT / "config.yaml").read_text())
-    variant = settings["variants"]["int8"]
-    cost = measure(partial(build, settings["platform"], **variant), built)
-    rows.append(
-        {
-            **{"encoder": name, "stage": "quantize", "job_s": cost.seconds, "hour_s": 0.0},
-            **{"peak_mb": cost.memory, "hour_mb": 0.0, "measured_hours": 0.0},
-        }
-    )
-    print(rows[-1], flush=True)
+    prepared, dataset = work / "trace1/prepared.onnx", work / "trace1/set/dataset.txt"
+    variant = SETTINGS["variants"]["int8"]
+    plain = variant | {"mixed_precision": None}
+
+    def once(stage: str, job: Callable[[], None], *outputs: Path) -> None:
+        cost = measure(job, *outputs)
+        rows.append(
+            {
+                **{"encoder": name, "stage": stage, "job_s": cost.seconds, "hour_s": 0.0},
+                **{"peak_mb": cost.memory, "hour_mb": 0.0, "measured_hours": 0.0},
+            }
+        )
+        print(rows[-1], flush=True)
+
+    build = partial(quantize.build_variant, prepared, card, dataset)
+    once("quantize", partial(build, built, SETTINGS["platform"], **plain), built)
+    stream = partial(long_stream.run, model, prepared, card, [work / "trace1/features.h5"], built)
+    seconds = SETTINGS["evaluation"]["long_stream"] / scale
+    once(f"long_stream, {seconds:g} s", partial(stream, seconds, work / "long_stream.json"))
+    if searched:
+        # A build with the search for float16 layers, which takes in as much audio as this.
+        ids, paths, _ = speech(work / "searched/audio", SEARCHED / scale)
+        told, feats = work / "searched/index.tsv", work / "searched/features.h5"
+        index.write(ids, paths, {}, told, "mean", "skip")
+        features.extract_shard(told, feats, "mean", 0.66)
+        settings = {"original": model, "features": [feats], **variant}
+        once(
+            "quantize, with search",
+            partial(build, work / "searched", SETTINGS["platform"], **settings),
+        )
     sizes = [minutes / scale for minutes in EVALUATED[name]]
     folders = [work / f"evaluation{n}" for n in range(2)]
     measured = [
-        accuracy(model, folder, card, built, size)
+        accuracy(model, prepared, folder, card, built, size)
         for folder, size in zip(folders, sizes, strict=True)
     ]
     compare(*measured)
@@ -271,7 +310,7 @@ def estimate(table: pd.DataFrame) -> pd.DataFrame:
         traced = cost.loc[["index", "features", "traces"]]
         for hours in HOURS:
             each = (traced.job_s + traced.hour_s).sum() * hours
-            once = cost.loc[["inspect", "sample", "calibration"]]
+            once = cost.loc[["inspect", "sample", "calibration", "prepare", "prove"]]
             ends = (once.job_s + once.hour_s * hours).sum()
             tested = cost.loc[[s for s in ("quantize", "encode", "evaluate") if s in cost.index]]
             test = (tested.job_s + tested.hour_s * EVALUATION_HOURS).sum()

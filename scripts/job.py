@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from zipquant import integrity, processes
+from zipquant import files, integrity, processes
 from zipquant.errors import UserError
 from zipquant.progress import CONSOLE
 
@@ -86,12 +86,12 @@ def run(snakemake: Any, function: Callable[..., None], **arguments) -> None:
         code = os.waitstatus_to_exitcode(status)
         if code == 0:  # C code may end the process when it likes
             code, reason = 1, f"the job ended without a word before it was done; see {log}"
+        if code != DONE and not reason and _is_disk_full(log, results, crashed=code < 0):
+            reason = f"{results}: {UNWRITABLE[errno.ENOSPC]}, and run the same command again"
         if code < 0 and not reason:
             name = signal.Signals(-code).name
             hint = ": most likely out of memory" if name == "SIGKILL" else ""
             reason = f"{KILLED}{name}{hint}; see {log}"
-        if code != DONE and not reason and _tells_of_full_disk(log):
-            reason = f"{results}: {UNWRITABLE[errno.ENOSPC]}, and run the same command again"
         lines = [f"error: {reason}"] if reason else []
         lines.append(f"peak memory: {used.ru_maxrss / 1024:.0f} MB")
         try:
@@ -102,10 +102,16 @@ def run(snakemake: Any, function: Callable[..., None], **arguments) -> None:
     sys.exit(0 if code == DONE else 1)
 
 
-def _tells_of_full_disk(log: str) -> bool:
-    """Libraries say so in ways of their own, and the toolkit goes on."""
+def _is_disk_full(log: str, results: str, crashed: bool) -> bool:
+    """Whether it is the disk that a job has failed at.
+
+    Libraries say so in ways of their own, and the toolkit goes on. HDF5 crashes, and the log may
+    have had no room for an error.
+    """
     with open(log, errors="replace") as file:
-        return any(os.strerror(errno.ENOSPC) in line for line in file)
+        text = file.read()
+    unsaid = crashed or "error: " not in text
+    return os.strerror(errno.ENOSPC) in text or (unsaid and files.is_disk_full(results))
 
 
 def _lock(file: Any, log: str) -> None:

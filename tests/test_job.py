@@ -100,6 +100,18 @@ def test_failed_job_is_one_plain_error(folder, function, expected):
     assert line.startswith(expected)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk, which only root may")
+def test_crash_on_a_full_disk_is_laid_to_the_disk(folder):
+    results = folder / "results"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", results], check=True)
+    try:
+        (results / "logs").mkdir()
+        code, log = run(folder, "crash")
+    finally:
+        subprocess.run(["umount", results], check=True)
+    assert code == 1 and "error: results: the disk is full" in log and "SIGSEGV" not in log
+
+
 def test_job_that_takes_too_long_is_ended(folder):
     code, log = run(folder, "hang", hours=0.5 / 3600)
     assert code == 1 and "error: the job took more than 0.0001" in log

@@ -12,6 +12,14 @@ from typing import Any
 
 from zipquant.errors import UserError
 
+NO_ROOM = 1 << 20
+"""Bytes free on a disk below which a failure is laid to the disk."""
+
+
+def is_disk_full(path: str | Path) -> bool:
+    """Whether the disk that holds a path has next to no room."""
+    return shutil.disk_usage(path).free < NO_ROOM
+
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:

@@ -9,7 +9,7 @@ import hashlib
 import heapq
 import math
 import sys
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -369,7 +369,7 @@ def search(
 
     def meets(count: int) -> bool:
         step = measure(count)
-        return (target.target_sqnr is None or step["sqnr_db"] >= target.target_sqnr) and (
+        return (target.target_sqnr is None or quality(step) >= target.target_sqnr) and (
             target.target_wer_loss is None or step["wer_loss"] <= target.target_wer_loss
         )
 
@@ -383,7 +383,7 @@ def search(
             low, high = (low, middle) if meets(middle) else (middle, high)
     else:
         # Nothing that is allowed is enough: take the best of it.
-        high = max(points, key=lambda count: (measure(count)["sqnr_db"], -count))
+        high = max(points, key=lambda count: (quality(measure(count)), -count))
     float16 = set().union(*(added for _, added in order[:high]))
     return {
         "met": bool(met),
@@ -398,6 +398,11 @@ def search(
         "tensors": found.table(noise, float16 | set(fixed)),
         "float16": sorted(float16),
     }
+
+
+def quality(step: Mapping[str, Any]) -> float:
+    """Return the SQNR of a step in dB; infinite where there is no noise, which JSON cannot say."""
+    return math.inf if step["sqnr_db"] is None else step["sqnr_db"]
 
 
 def decibel(noise: float) -> float | None:

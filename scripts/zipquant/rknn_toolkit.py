@@ -7,9 +7,11 @@ The toolkit cannot simulate an .rknn that was loaded from a file. The algorithm 
 steps: it is built at once, and again for the simulator.
 """
 
+import errno
+import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import chdir
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import chdir, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -301,7 +303,7 @@ def _build_at_once(
 
 
 def _export(rknn: RKNN, path: Path) -> None:
-    with files.atomic(path) as temporary:
+    with files.atomic(path) as temporary, _full_disk_told(path.parent):
         _run(rknn.export_rknn, str(temporary))
         if not temporary.is_file() or not rknn_file.is_whole(temporary):
             raise ToolkitError(f"rknn-toolkit2 wrote to {path} what is no .rknn, or half of one")
@@ -314,7 +316,7 @@ def _inference_failed() -> UserError:
 def _step1(rknn: RKNN, dataset: Path, folder: Path, float16: Callable[[Path, Path], None]) -> None:
     dataset = dataset.resolve()
     # The toolkit writes the first step's files into the current directory.
-    with chdir(folder):
+    with chdir(folder), _full_disk_told(folder):
         _run(rknn.hybrid_quantization_step1, dataset=str(dataset))
     rknn.release()
     float16(*(Path(_only(folder, suffix)) for suffix in (".model", ".cfg")))
@@ -342,6 +344,17 @@ def _only(folder: Path, suffix: str) -> str:
             "variant's folder and run again"
         )
     return str(found[0])
+
+
+@contextmanager
+def _full_disk_told(folder: Path) -> Iterator[None]:
+    """Tell a full disk from a model that the toolkit cannot build: its own codes do not."""
+    try:
+        yield
+    except ToolkitError:
+        if files.is_disk_full(folder):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from None
+        raise
 
 
 def _run(step: Callable[..., int], *arguments, **options) -> None:
