@@ -184,14 +184,13 @@ def accuracy(
     return hours, costs
 
 
-def stages(name: str, model: Path, quick: bool, searched: bool, work: Path) -> list[dict]:
+def stages(name: str, model: Path, quick: bool, work: Path) -> list[dict]:
     """Measure all stages with one encoder; return rows of the table.
 
     Args:
         name: the encoder's.
         model: its ONNX file.
         quick: an eighth of the audio.
-        searched: also a build with the search for float16 layers.
         work: a folder.
     """
     rows = []
@@ -239,17 +238,16 @@ def stages(name: str, model: Path, quick: bool, searched: bool, work: Path) -> l
     stream = partial(long_stream.run, model, prepared, card, [work / "trace1/features.h5"], built)
     seconds = SETTINGS["evaluation"]["long_stream"] / scale
     once(f"long_stream, {seconds:g} s", partial(stream, seconds, work / "long_stream.json"))
-    if searched:
-        # A build with the search for float16 layers, which takes in as much audio as this.
-        ids, paths, _ = speech(work / "searched/audio", SEARCHED / scale)
-        told, feats = work / "searched/index.tsv", work / "searched/features.h5"
-        index.write(ids, paths, {}, told, "mean", "skip")
-        features.extract_shard(told, feats, "mean", 0.66)
-        settings = {"original": model, "features": [feats], **variant}
-        once(
-            "quantize, with search",
-            partial(build, work / "searched", SETTINGS["platform"], **settings),
-        )
+    # A build with the search for float16 layers, which takes in as much audio as this.
+    ids, paths, _ = speech(work / "searched/audio", SEARCHED / scale)
+    told, feats = work / "searched/index.tsv", work / "searched/features.h5"
+    index.write(ids, paths, {}, told, "mean", "skip")
+    features.extract_shard(told, feats, "mean", 0.66)
+    settings = {"original": model, "features": [feats], **variant}
+    once(
+        "quantize, with search",
+        partial(build, work / "searched", SETTINGS["platform"], **settings),
+    )
     sizes = [minutes / scale for minutes in EVALUATED[name]]
     folders = [work / f"evaluation{n}" for n in range(2)]
     measured = [

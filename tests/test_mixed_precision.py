@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from conftest import make_audio, zipformer2_like_encoder
 from test_other_models import build, calibrate, errors
@@ -158,3 +159,17 @@ def test_multiply_accumulates_are_those_of_the_graph(built):
     assert total >= 4 * 80 * 12 + 2 * 4 * 12 * 12
     assert graph.int8_macs_share([]) == 1
     assert graph.int8_macs_share([name for node in graph.nodes for name in node.output]) == 0
+
+
+def test_product_of_matrices_takes_a_third_input_as_the_toolkit_joins_it():
+    draw = np.random.default_rng(0)
+    query, key = draw.normal(size=(2, 3, 4, 1, 5))
+    third = draw.normal(size=(3, 5, 1, 5))
+    arrays = [torch.from_numpy(array) for array in (query, key, third)]
+    # (n, k, 1, m) and (n, k, 1, p) give (n, m, 1, p).
+    product = np.einsum("nkm,nkp->nmp", query[:, :, 0], key[:, :, 0])[:, :, None]
+    for kind, expected in ((b"add", product + third), (b"mul", product * third)):
+        found = emulation.OPERATORS[hybrid.MATMUL](arrays, {"c_type": kind})
+        np.testing.assert_allclose(found, expected)
+    with pytest.raises(emulation.UnknownOperator, match="div"):
+        emulation.OPERATORS[hybrid.MATMUL](arrays, {"c_type": b"div"})

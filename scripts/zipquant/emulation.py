@@ -29,13 +29,17 @@ class UnknownOperator(Exception):
     """The graph holds an operator that this module has not got."""
 
 
+JOINED = {b"add": torch.add, b"mul": torch.mul}
+"""What the toolkit's product of matrices does with a third input."""
+
+
 def _matmul(inputs: list[torch.Tensor], attributes: dict[str, Any]) -> torch.Tensor:
     product = torch.einsum("nkhm,nkhp->nmhp", *inputs[:2])
     if len(inputs) < 3:
         return product
-    if attributes.get("c_type") != b"add":
+    if attributes.get("c_type") not in JOINED:
         raise UnknownOperator(f"{MATMUL} with {attributes.get('c_type')}")
-    return product + inputs[2]
+    return JOINED[attributes["c_type"]](product, inputs[2])
 
 
 def _convolution(inputs: list[torch.Tensor], attributes: dict[str, Any]) -> torch.Tensor:
