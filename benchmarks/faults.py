@@ -643,16 +643,22 @@ def places(reference: Path, scratch: Path) -> dict:
     found["two runs at once"] = "the second was refused, the first went on"
 
     take_away(results)
-    clock = ["faketime", "-f", "-1d"]
     if not shutil.which("faketime"):
         print("no clock set back: faketime is not installed", flush=True)
     else:
+        # A clock that is set back leaves the one that only measures durations alone.
+        clock = ["env", "FAKETIME_DONT_FAKE_MONOTONIC=1", "faketime", "-f", "-1d"]
         done = snakemake(project, before=clock)
-        if done.returncode:
+        told = "clock skew" in done.stderr
+        if done.returncode and not told:
             note("lost", f"a clock set back: {done.stderr[-500:]}")
-        done = snakemake(project, "--dry-run", "--quiet", "rules")
-        found["clock set back by a day"] = "the run went on"
+        succeed(project)
         check_same(reference, project, "a clock set back")
+        found["clock set back by a day"] = (
+            "Snakemake told of the clock; the same command went on when it was right"
+            if told
+            else "the run went on"
+        )
     later = time.time() + 86400
     for path in [*(project / "audio").rglob("*.wav"), *(project / "models").rglob("*.onnx")]:
         os.utime(path, (later, later))
