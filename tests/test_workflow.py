@@ -597,7 +597,7 @@ def test_copied_project_reruns_nothing_and_jobs_do_not_grow_with_the_audio(proje
 
 def test_evaluation_without_a_board_ends_with_what_to_do(project):
     before = (project / "results/variants/int8/encoder.rknn").read_bytes()
-    configure(project, evaluation={"target": "rk3588"})
+    configure(project, evaluation={"target": "rk3588", "long_stream": 0})
     done = snakemake(project)
     assert done.returncode != 0
     assert "Traceback" not in done.stdout + done.stderr
@@ -838,7 +838,8 @@ def test_evaluation_audio_that_is_calibrated_with_stops_before_heavy_jobs(fresh)
 
 def test_overlap_can_be_only_warned_of(project):
     shutil.copy(project / "audio/calibration/c2.wav", project / "audio/evaluation/e0.wav")
-    configure(project, audio=AUDIO | {"on_overlap": "warn"}, variants={"fp16": None})
+    settings = {"variants": {"fp16": None}, "evaluation": {"long_stream": 0}}
+    configure(project, audio=AUDIO | {"on_overlap": "warn"}, **settings)
     run(project)
     report = json.loads((project / "results/report/report.json").read_text())
     (warning,) = [text for text in report["warnings"] if "calibration audio" in text]
@@ -858,6 +859,7 @@ def test_bad_file_with_stop_ends_before_heavy_jobs_and_is_told_last(fresh):
 
 def test_bad_file_is_skipped_and_named_in_the_report(project):
     (project / "audio/evaluation/broken.wav").write_text("no audio")
+    configure(project, variants={"fp16": None}, evaluation={"long_stream": 0})
     run(project)
     report = json.loads((project / "results/report/report.json").read_text())
     (problem,) = report["audio"]["evaluation"]["skipped"]
@@ -920,6 +922,7 @@ def test_variant_that_the_toolkit_fails_is_told_and_the_others_go_on(project):
     stale.parent.mkdir()
     stale.write_bytes(b"RKNN of an earlier build")
     failing = {"platform": "rk3562", "variants": {"fp16": None, "w8a16": {"dtype": "w8a16"}}}
+    failing["evaluation"] = {"long_stream": 0, "max_utterances": 1}
     configure(project, **failing)
     done = run(project)
     # Which way it dies depends on what it overwrites.
