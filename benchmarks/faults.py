@@ -591,10 +591,11 @@ def take_away(results: Path) -> None:
         (results / name).unlink()
 
 
-def shift_dates(folder: Path, seconds: float) -> None:
+def shift_dates(folder: Path, seconds: int) -> None:
     for path in folder.rglob("*"):
-        dates = path.lstat()
-        os.utime(path, (dates.st_atime, dates.st_mtime + seconds), follow_symlinks=False)
+        found, by = path.lstat(), seconds * 10**9
+        dates = (found.st_atime_ns + by, found.st_mtime_ns + by)
+        os.utime(path, ns=dates, follow_symlinks=False)
 
 
 def places(reference: Path, scratch: Path) -> dict:
