@@ -94,11 +94,16 @@ def run(snakemake: Any, function: Callable[..., None], **arguments) -> None:
             reason = f"{KILLED}{name}{hint}; see {log}"
         lines = [f"error: {reason}"] if reason else []
         lines.append(f"peak memory: {used.ru_maxrss / 1024:.0f} MB")
+        # The toolkit's progress bars leave the last line without its end.
+        last = ("\n" + "".join(f"{line}\n" for line in lines)).encode()
         try:
-            # The toolkit's progress bars leave the last line without its end.
-            file.write(("\n" + "".join(f"{line}\n" for line in lines)).encode())
+            file.write(last)
         except OSError:
-            print(*lines, sep="\n", file=sys.stderr)
+            try:  # no room: the reason is worth more than what stands there
+                file.truncate(0)
+                file.write(last)
+            except OSError:
+                print(*lines, sep="\n", file=sys.stderr)
     sys.exit(0 if code == DONE else 1)
 
 
