@@ -17,17 +17,12 @@ from pathlib import Path
 import pandas as pd
 from record import RESULTS, record
 
-from zipquant import (
-    calibration,
-    evaluation,
-    features,
-    index,
-    manifest,
-    quantize,
-    sampling,
-    streaming,
-    traces,
-)
+from zipquant.audio import features, index, manifest
+from zipquant.calibration import sampling
+from zipquant.evaluation import encoder_error
+from zipquant.model import streaming
+from zipquant.traces import tracing
+from zipquant.variants import build
 
 ROOT = RESULTS.parent.parent
 MODEL = ROOT / "models/demo/encoder.onnx"
@@ -73,15 +68,15 @@ def measure(folder: Path, case: tuple, seed: int, output: Path) -> None:
     guard = front_end == "kaldi"
     sampling.sample([table], contract_file, *outputs, strategy, rows, seed, guard)
     dataset = work / "dataset.txt"
-    calibration.write(outputs[0], [trace], contract_file, dataset, work / "arrays", states)
+    dataset.write(outputs[0], [trace], contract_file, dataset, work / "arrays", states)
     settings = ("rk3588", "w8a8", algorithm, "channel")
-    quantize.build_variant(MODEL, contract_file, dataset, work, *settings)
+    build.build_variant(MODEL, contract_file, dataset, work, *settings)
     shard = folder / "evaluation/kaldi.h5"
     found = work / "table.parquet"
-    evaluation.evaluate_shard(
+    encoder_error.evaluate_shard(
         MODEL, MODEL, contract_file, shard, work, found, work / "encoded.h5", 4
     )
-    scores = evaluation.summarize(pd.read_parquet(found), ["mode", "output"])
+    scores = encoder_error.summarize(pd.read_parquet(found), ["mode", "output"])
     scores[scores["output"] == "encoder_out"].to_csv(output, sep="\t", index=False)
 
 
@@ -108,7 +103,7 @@ def main() -> None:
             source = str(ROOT / "demo/audio/calibration.tsv")
             shard = extract(source, folder, front_end)
             outputs = [folder / f"{front_end}.trace.h5", folder / f"{front_end}.parquet"]
-            traces.trace_shard(MODEL, folder / "model.json", shard, *outputs, lanes=16)
+            tracing.trace_shard(MODEL, folder / "model.json", shard, *outputs, lanes=16)
         for number, case in enumerate(cases()):
             for seed in range(arguments.seeds):
                 output = folder / f"{number}-{seed}.tsv"
@@ -119,7 +114,7 @@ def main() -> None:
                 if job.exitcode:
                     raise SystemExit(f"case {case} failed; the cause is above")
                 scores = pd.read_csv(output, sep="\t").set_index("mode")["sqnr_db"]
-                modes = (evaluation.ONE_STEP, evaluation.FREE_RUNNING)
+                modes = (encoder_error.ONE_STEP, encoder_error.FREE_RUNNING)
                 records.append((*case, *(scores[mode] for mode in modes)))
             # After each case: who interrupts it keeps what is measured.
             summary = summarize(records)

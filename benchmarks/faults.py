@@ -37,8 +37,12 @@ from hypothesis import HealthCheck, given, settings  # noqa: E402
 
 import hostile  # noqa: E402
 from conftest import make_audio, tiny_encoder, write_audio  # noqa: E402
-from zipquant import contract, evaluation, features, frame_store, integrity, trace_store, traces  # noqa: E402
+from zipquant.audio import features, frame_store  # noqa: E402
 from zipquant.errors import UserError  # noqa: E402
+from zipquant.evaluation import encoder_error  # noqa: E402
+from zipquant.jobs import integrity  # noqa: E402
+from zipquant.model import contract  # noqa: E402
+from zipquant.traces import store, tracing  # noqa: E402
 
 FIGURES = ROOT / "benchmarks/faults.json"
 
@@ -423,7 +427,7 @@ def unrecorded_model(work: Path) -> Counter:
     for name, change in DAMAGE.items():
         change(path, other)
         try:
-            evaluation.check_built(work, build)
+            encoder_error.check_built(work, build)
             note("silently_wrong", f"{name} {path} was not noticed")
         except UserError as error:
             if f"{path} was damaged" not in str(error) or path.exists():
@@ -444,7 +448,7 @@ def large_trace(scratch: Path) -> Counter:
             writer.add(f"u{number}", features.fbank(make_audio(8.0, number)))
     path, table = results / "trace.h5", results / "trace.parquet"
     encoder = ROOT / "models/demo/encoder.onnx"
-    traces.trace_shard(
+    tracing.trace_shard(
         encoder, results / "model.json", results / "features.h5", path, table, lanes=4
     )
     integrity.seal(results, [path])
@@ -454,7 +458,7 @@ def large_trace(scratch: Path) -> Counter:
 
     def rows() -> list[bytes]:
         integrity.verify(results, [path])
-        with trace_store.TraceReader(path, model) as reader:
+        with store.TraceReader(path, model) as reader:
             # The first chunks of a stream to the last ones, of all utterances.
             return [array.tobytes() for row in range(90) for array in reader.row(row)]
 

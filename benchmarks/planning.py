@@ -33,20 +33,15 @@ import soundfile
 import yaml
 from record import record
 
-from zipquant import (
-    audio,
-    calibration,
-    decoding,
-    evaluation,
-    features,
-    index,
-    long_stream,
-    preparation,
-    quantize,
-    sampling,
-    streaming,
-    traces,
-)
+from zipquant.audio import features, index, reading
+from zipquant.calibration import sampling
+from zipquant.calibration.dataset import write as write_dataset
+from zipquant.evaluation import encoder_error, long_stream
+from zipquant.model import streaming
+from zipquant.recognition import decoding
+from zipquant.traces import tracing
+from zipquant.variants import preparation
+from zipquant.variants.build import build_variant
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = Path(__file__).resolve().parent / "planning.tsv"
@@ -113,16 +108,16 @@ def speech(folder: Path, minutes: float) -> tuple[list[str], list[Path], float]:
     Returns:
         Ids, paths, and the hours that it really is.
     """
-    tape = np.concatenate([audio.load(p) for p in sorted((ROOT / "demo/audio").rglob("*.wav"))])
+    tape = np.concatenate([reading.load(p) for p in sorted((ROOT / "demo/audio").rglob("*.wav"))])
     draw = random.Random(0)
     folder.mkdir(parents=True)
     paths, seconds = [], 0.0
     while seconds < minutes * 60:
         length = min(draw.uniform(5, 15), minutes * 60 - seconds + 1)
         start = draw.randrange(len(tape))
-        wave = np.take(tape, range(start, start + int(length * audio.SAMPLE_RATE)), mode="wrap")
+        wave = np.take(tape, range(start, start + int(length * reading.SAMPLE_RATE)), mode="wrap")
         paths.append(folder / f"{len(paths)}.wav")
-        soundfile.write(paths[-1], wave, audio.SAMPLE_RATE, subtype="PCM_16")
+        soundfile.write(paths[-1], wave, reading.SAMPLE_RATE, subtype="PCM_16")
         seconds += length
     return [path.stem for path in paths], paths, seconds / 3600
 
@@ -140,14 +135,14 @@ def shard(model: Path, work: Path, minutes: float) -> tuple[float, dict[str, Cos
         "index": measure(partial(index.write, ids, paths, {}, told, "mean", "skip"), told),
         "features": measure(partial(features.extract_shard, told, feats, "mean", 0.66), feats),
         "traces": measure(
-            partial(traces.trace_shard, model, card, feats, tapes, table, 32), tapes, table
+            partial(tracing.trace_shard, model, card, feats, tapes, table, 32), tapes, table
         ),
     }
     draw = partial(sampling.sample, [table], card, sample, *lists)
     costs["sample"] = measure(
         partial(draw, strategy="coverage", guard=True, rows=60, seed=0), sample
     )
-    write = partial(calibration.write, sample, [tapes], card, dataset, arrays, "real")
+    write = partial(write_dataset, sample, [tapes], card, dataset, arrays, "real")
     costs["calibration"] = measure(write, dataset.parent)
     prepared, rewrites = work / "prepared.onnx", SETTINGS["preparation"]
     prepare = partial(preparation.prepare, model, card, rewrites, prepared)
@@ -168,11 +163,11 @@ def accuracy(
     encoded, simulated, table = work / "float.h5", work / "int8.h5", work / "int8.parquet"
     costs = {
         "encode": measure(
-            partial(evaluation.encode_shard, model, card, feats, encoded, 32), encoded
+            partial(encoder_error.encode_shard, model, card, feats, encoded, 32), encoded
         )
     }
     simulate = partial(
-        evaluation.evaluate_shard, model, prepared, card, feats, built, table, simulated
+        encoder_error.evaluate_shard, model, prepared, card, feats, built, table, simulated
     )
     costs["evaluate"] = measure(partial(simulate, one_step_chunks=4), table, simulated)
     if model.parent == DEMO:
@@ -233,7 +228,7 @@ def stages(name: str, model: Path, quick: bool, work: Path) -> list[dict]:
         )
         print(rows[-1], flush=True)
 
-    build = partial(quantize.build_variant, prepared, card, dataset)
+    build = partial(build_variant, prepared, card, dataset)
     once("quantize", partial(build, built, SETTINGS["platform"], **plain), built)
     stream = partial(long_stream.run, model, prepared, card, [work / "trace1/features.h5"], built)
     seconds = SETTINGS["evaluation"]["long_stream"] / scale

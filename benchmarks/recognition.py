@@ -33,7 +33,7 @@ def spell(text: str) -> str:
 
 def read(source: Path) -> list[tuple[str, str, str]]:
     """Return id, path and transcript of each utterance of a manifest."""
-    from zipquant import manifest
+    from zipquant.audio import manifest
 
     return [(u.id, str(Path(u.path).resolve()), spell(u.text)) for u in manifest.read(str(source))]
 

@@ -18,7 +18,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 from record import record
 
-from zipquant import features, index, manifest, sampling, streaming, traces
+from zipquant.audio import features, index, manifest
+from zipquant.calibration import sampling
+from zipquant.model import streaming
+from zipquant.traces import tracing
 
 ROOT = Path(__file__).resolve().parent.parent
 MODEL = ROOT / "models/demo/encoder.onnx"
@@ -35,7 +38,7 @@ def trace(source: str, folder: Path) -> tuple[Path, Path]:
     index.write(ids, paths, {}, folder / "index.tsv", "mean", "skip")
     features.extract_shard(folder / "index.tsv", folder / "f.h5", "mean", 0.66)
     arguments = [folder / name for name in ("model.json", "f.h5", "t.h5", "t.parquet")]
-    traces.trace_shard(MODEL, *arguments, lanes=16)
+    tracing.trace_shard(MODEL, *arguments, lanes=16)
     return folder / "model.json", folder / "t.parquet"
 
 

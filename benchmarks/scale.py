@@ -24,7 +24,7 @@ import soundfile
 import yaml
 from record import record
 
-from zipquant import audio
+from zipquant.audio import reading
 
 ROOT = Path(__file__).resolve().parent.parent
 SOURCES = (ROOT / "demo/audio", ROOT.parent / "shared/speech/mandarin")
@@ -39,18 +39,18 @@ def make_project(folder: Path, utterances: int) -> None:
         copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy2
         copy(ROOT / part, folder / part)
     paths = sorted(path for source in SOURCES for path in source.rglob("*.wav"))
-    tape = np.concatenate([audio.load(path) for path in paths])
+    tape = np.concatenate([reading.load(path) for path in paths])
     draw = random.Random(0)
     for name, count in (("calibration", utterances), ("evaluation", 2)):
         (folder / name).mkdir()
         for number in range(count):
             parts = []
             for _ in range(2):
-                length = int(draw.uniform(0.5, 1.5) * audio.SAMPLE_RATE)
+                length = int(draw.uniform(0.5, 1.5) * reading.SAMPLE_RATE)
                 start = draw.randrange(len(tape) - length)
                 parts.append(tape[start : start + length])
             wave = np.concatenate(parts)
-            soundfile.write(folder / name / f"{number:05}.wav", wave, audio.SAMPLE_RATE)
+            soundfile.write(folder / name / f"{number:05}.wav", wave, reading.SAMPLE_RATE)
     shards = {"calibration": SHARDS, "evaluation": 1}
     sets = {"calibration": "calibration", "evaluation": "evaluation", "shards": shards}
     (folder / "my.yaml").write_text(yaml.safe_dump({"audio": sets}))

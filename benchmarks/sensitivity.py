@@ -27,11 +27,13 @@ import yaml
 from record import RESULTS
 from scipy.stats import spearmanr
 
-from zipquant import hybrid, isolation, mixed_precision
-from zipquant.contract import Contract
-from zipquant.emulation import EmulatedEncoder, Emulation
-from zipquant.frame_store import FrameReader
-from zipquant.streaming import OnnxEncoder
+from zipquant.audio.frame_store import FrameReader
+from zipquant.jobs import isolation
+from zipquant.model.contract import Contract
+from zipquant.model.streaming import OnnxEncoder
+from zipquant.toolkit import quantized_graph
+from zipquant.variants import float16_search
+from zipquant.variants.emulation import EmulatedEncoder, Emulation
 
 ROOT = RESULTS.parent.parent
 FIGURES = RESULTS.parent / "sensitivity.json"
@@ -68,22 +70,22 @@ class Study:
         self.contract = Contract.load(results / "model.json")
         head, self._parameters = self._config.read_text().split("quantize_parameters:", 1)
         self.fixed = list(yaml.safe_load(head)["custom_quantize_layers"] or {})
-        self.graph = hybrid.Graph(graph_file)
-        scales = hybrid.read_scales(self._config)
+        self.graph = quantized_graph.Graph(graph_file)
+        scales = quantized_graph.read_scales(self._config)
         self.emulation = Emulation(self.graph, scales, self.contract, per_channel=True)
         reference = OnnxEncoder(MODEL, self.contract)
         # The chunks that the search tries each tensor on, and all of the evaluation audio.
-        mixed_precision.COMPARED_CHUNKS = mixed_precision.TRIED_CHUNKS = chunks
-        self.audio = mixed_precision.Audio(
+        float16_search.COMPARED_CHUNKS = float16_search.TRIED_CHUNKS = chunks
+        self.audio = float16_search.Audio(
             [results / "features/calibration/0.h5"], self.contract, reference
         )
         with FrameReader(results / "features/evaluation/0.h5") as reader:
             self.evaluation = [reader.frames(i) for i in range(len(reader.ids))]
-        self.expected = mixed_precision.encode(reference, self.contract, self.evaluation)
-        self.search = mixed_precision.Search(
+        self.expected = float16_search.encode(reference, self.contract, self.evaluation)
+        self.search = float16_search.Search(
             self.graph, self.emulation, self.contract, self.audio, self.fixed
         )
-        self.grids = mixed_precision.grids(self.graph, self.emulation)
+        self.grids = float16_search.grids(self.graph, self.emulation)
 
     def simulated(self, float16: Collection[str], evaluation: bool = False) -> float:
         """Build with some tensors in float16, and return the noise in the simulator."""
@@ -92,7 +94,7 @@ class Study:
         shutil.copytree(self._built, work)
         config = work / "toolkit" / self._config.name
         config.write_text(f"custom_quantize_layers: {{}}\nquantize_parameters:{self._parameters}")
-        hybrid.set_float16(config, [*self.fixed, *float16])
+        quantized_graph.set_float16(config, [*self.fixed, *float16])
         utterances = self.evaluation if evaluation else self.audio.utterances
         encoded = isolation.call(_simulate, work=work, contract=self.contract, given=utterances)
         return _noise(encoded, self.expected if evaluation else self.audio.encoded)
@@ -100,7 +102,7 @@ class Study:
     def emulated(self, float16: Collection[str]) -> float:
         """Return the noise of the emulation with some tensors in float16."""
         encoder = EmulatedEncoder(self.emulation, self.contract, {*self.fixed, *float16})
-        encoded = mixed_precision.encode(encoder, self.contract, self.audio.utterances)
+        encoded = float16_search.encode(encoder, self.contract, self.audio.utterances)
         return _noise(encoded, self.audio.encoded)
 
     def analysis(self, row: int) -> list[float]:
@@ -118,14 +120,14 @@ class Study:
 
 
 def _simulate(work: Path, contract: Contract, given: Sequence[np.ndarray]) -> list[np.ndarray]:
-    from zipquant.rknn_toolkit import Simulator
+    from zipquant.toolkit.rknn_toolkit import Simulator
 
     simulator = Simulator(MODEL, contract, work, PLATFORM, "w8a8")
-    return mixed_precision.encode(simulator, contract, given, lanes=1)
+    return float16_search.encode(simulator, contract, given, lanes=1)
 
 
 def _analyse(work: Path, row: int, folder: Path) -> dict[str, float]:
-    from zipquant.rknn_toolkit import _step2
+    from zipquant.toolkit.rknn_toolkit import _step2
 
     rows = (work / "toolkit/dataset.txt").read_text().splitlines()
     inputs = [str((work / "toolkit" / path).resolve()) for path in rows[row].split()]
@@ -194,7 +196,7 @@ def compare(study: Study, measures: dict[str, list[float]], worst: int) -> dict:
     gains = [row["gain"] for row in rows]
     columns = ("emulation", "emulated_gain", "analysis")
     return {
-        "sqnr_db": mixed_precision.decibel(base),
+        "sqnr_db": float16_search.decibel(base),
         "correlation": {
             name: float(spearmanr([row[name] for row in rows], gains).statistic) for name in columns
         },
@@ -216,7 +218,7 @@ def follow(study: Study, measures: dict[str, list[float]], least: float) -> list
                     "measure": name,
                     "int8_macs_share": study.graph.int8_macs_share({*study.fixed, *kept}),
                     "float16_tensors": len(kept),
-                    "sqnr_db": mixed_precision.decibel(study.simulated(kept, evaluation=True)),
+                    "sqnr_db": float16_search.decibel(study.simulated(kept, evaluation=True)),
                 }
             )
             print(found[-1], file=sys.stderr, flush=True)

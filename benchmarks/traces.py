@@ -34,9 +34,11 @@ import numpy as np
 import onnxruntime
 from record import record
 
-from zipquant import audio, contract, features, manifest, traces
-from zipquant.contract import Contract
-from zipquant.frame_store import FrameWriter
+from zipquant.audio import features, manifest, reading
+from zipquant.audio.frame_store import FrameWriter
+from zipquant.model import contract
+from zipquant.model.contract import Contract
+from zipquant.traces import tracing
 
 ROOT = Path(__file__).resolve().parent.parent
 MODELS = {"": None, "_demo": ROOT / "models/demo/encoder.onnx"}
@@ -53,11 +55,11 @@ KEPT = 200
 def speech(chunks: int, shape: Contract) -> list[np.ndarray]:
     """Return features of pieces of the demo's audio, 1.5 to 6 s long, of about so many chunks."""
     draw = random.Random(0)
-    waves = [audio.load(path) for path in sorted((ROOT / "demo/audio").rglob("*.wav"))]
+    waves = [reading.load(path) for path in sorted((ROOT / "demo/audio").rglob("*.wav"))]
     tape = np.concatenate(waves)
     pieces: list[np.ndarray] = []
     while sum(shape.chunk_count(len(piece)) for piece in pieces) < chunks:
-        length = int(draw.uniform(1.5, 6.0) * audio.SAMPLE_RATE)
+        length = int(draw.uniform(1.5, 6.0) * reading.SAMPLE_RATE)
         start = draw.randrange(len(tape) - length)
         pieces.append(features.fbank(tape[start : start + length]))
     return pieces
@@ -104,7 +106,7 @@ def script_09(model: Path, shape: Contract, pieces: list[np.ndarray], out: Path)
 
 def shard(model: Path, number: int, folder: Path, lanes: int) -> None:
     """Trace a shard as the workflow's job does."""
-    traces.trace_shard(
+    tracing.trace_shard(
         model,
         folder / "model.json",
         folder / f"{number}.features.h5",

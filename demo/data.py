@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "scripts"))
 
 from speak import ACCENTS, HELD_OUT, MORE_VARIANTS, RATE, VARIANTS, speak
 from transducer import WORDS
-from zipquant.features import fbank
+from zipquant.audio.features import fbank
 
 TAIL = 0.66  # seconds of zeros after every utterance, as in sherpa-onnx's own examples
 FRAME = 0.04  # seconds between two encoder outputs

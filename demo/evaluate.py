@@ -17,8 +17,9 @@ import soundfile as sf
 
 import data
 from transducer import BLANK, TOKENS, WORDS
-from zipquant import contract, decoding, recognizer, scoring
-from zipquant.streaming import OnnxEncoder, stream
+from zipquant.model import contract, recognizer
+from zipquant.model.streaming import OnnxEncoder, stream
+from zipquant.recognition import decoding, error_rates
 
 
 class Model:
@@ -87,7 +88,7 @@ def measure(
     found = model.transcribe(utterances)
     spoken = [" ".join(TOKENS[digit + 1] for digit in u.digits) for u in utterances]
     texts = [" ".join(TOKENS[token] for token in tokens) for tokens in found]
-    counts = scoring.count(spoken, texts, "word")
+    counts = error_rates.count(spoken, texts, "word")
     differs = sum(
         transcribe_with_sherpa(sherpa, utterance.samples) != tokens
         for utterance, tokens in zip(utterances, found, strict=True)

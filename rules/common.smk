@@ -12,8 +12,11 @@ SCRIPTS = Path(workflow.basedir) / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from zipquant import config as configuration
-from zipquant import contract, manifest, processes, recipes, recognizer
+from zipquant.audio import manifest
+from zipquant.calibration import recipes
 from zipquant.errors import UserError
+from zipquant.jobs import processes
+from zipquant.model import contract, recognizer
 
 STARTED = time.time()
 SETS = ("calibration", "evaluation")
@@ -65,10 +68,12 @@ def imported(path: Path) -> list[Path]:
             continue
         if node.module == "job":
             paths.append(SCRIPTS / "job.py")
-        elif node.module == "zipquant":
-            paths += [SCRIPTS / "zipquant" / f"{name.name}.py" for name in node.names]
-        elif node.module.startswith("zipquant."):
-            paths.append(SCRIPTS / f"{node.module.replace('.', '/')}.py")
+        elif node.module.split(".")[0] == "zipquant":
+            package = SCRIPTS / node.module.replace(".", "/")
+            if package.is_dir():
+                paths += [package / f"{name.name}.py" for name in node.names]
+            else:
+                paths.append(package.with_suffix(".py"))
     return paths
 
 

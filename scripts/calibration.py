@@ -1,11 +1,11 @@
 """Write the sampled chunks as npy files and dataset.txt."""
 
 from job import run
-from zipquant import calibration
+from zipquant.calibration import dataset
 
 run(
     snakemake,
-    calibration.write,
+    dataset.write,
     sample=snakemake.input.sample,
     traces=snakemake.input.traces,
     contract_file=snakemake.input.contract,

@@ -9,8 +9,9 @@ nothing was found, 1 when something was, 2 for a wrong command line.
 import argparse
 import sys
 
-from zipquant import contract, validation
+from zipquant.calibration import dataset_check
 from zipquant.errors import UserError
+from zipquant.model import contract
 
 
 def state_output(text: str) -> tuple[str, str]:
@@ -35,7 +36,7 @@ def main() -> int:
     parser.add_argument(
         "--show",
         type=int,
-        default=validation.SHOWN,
+        default=dataset_check.SHOWN,
         metavar="N",
         help="list at most N different problems (default %(default)s)",
     )
@@ -46,8 +47,8 @@ def main() -> int:
     except UserError as error:
         print(f"error: {error}")
         return 1
-    problems = list(validation.find_problems(arguments.dataset, model))
-    for line in validation.describe(problems, arguments.show):
+    problems = list(dataset_check.find_problems(arguments.dataset, model))
+    for line in dataset_check.describe(problems, arguments.show):
         print(line)
     if not problems:
         print(f"{arguments.dataset} fits {arguments.model}: nothing wrong found")

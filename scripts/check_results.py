@@ -12,7 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from zipquant import integrity
+from zipquant.jobs import integrity
 
 
 def main() -> int:

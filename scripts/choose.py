@@ -1,7 +1,7 @@
 """Choose the best variant by accuracy, then by size or speed."""
 
 from job import run
-from zipquant import choice
+from zipquant.evaluation import choice
 
 run(
     snakemake,

@@ -1,11 +1,11 @@
 """Build the decoder or the joiner for the NPU."""
 
 from job import run
-from zipquant import rknn_decoding
+from zipquant.variants import transducer
 
 run(
     snakemake,
-    rknn_decoding.convert,
+    transducer.convert,
     part=snakemake.wildcards.part,
     tokens=snakemake.input.tokens,
     decoder=snakemake.input.decoder,

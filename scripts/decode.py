@@ -1,7 +1,7 @@
 """Make text of the encoder outputs of a shard."""
 
 from job import run
-from zipquant import decoding
+from zipquant.recognition import decoding
 
 run(
     snakemake,

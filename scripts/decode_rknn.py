@@ -1,11 +1,11 @@
 """Make text of the best variant's encoder outputs, decoder and joiner in the simulator too."""
 
 from job import run
-from zipquant import rknn_decoding
+from zipquant.variants import transducer
 
 run(
     snakemake,
-    rknn_decoding.decode_shard,
+    transducer.decode_shard,
     best_file=snakemake.input.best,
     encoded=dict(zip(snakemake.params.variants, snakemake.input.encoded, strict=True)),
     output=snakemake.output.texts,

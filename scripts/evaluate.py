@@ -1,11 +1,11 @@
 """Evaluate a variant on a shard of the evaluation audio, in the simulator or on a board."""
 
 from job import run
-from zipquant import evaluation
+from zipquant.evaluation import encoder_error
 
 run(
     snakemake,
-    evaluation.evaluate_shard,
+    encoder_error.evaluate_shard,
     model=snakemake.input.model,
     prepared=snakemake.input.prepared,
     contract_file=snakemake.input.contract,

@@ -1,7 +1,7 @@
 """Compute the features of a shard."""
 
 from job import run
-from zipquant import features
+from zipquant.audio import features
 
 run(
     snakemake,

@@ -1,7 +1,7 @@
 """Index a shard: read each audio file once, note what cannot be used."""
 
 from job import run
-from zipquant import index
+from zipquant.audio import index
 
 run(
     snakemake,

@@ -1,7 +1,7 @@
 """Read the model contract from the ONNX file and try it."""
 
 from job import run
-from zipquant import streaming
+from zipquant.model import streaming
 
 run(
     snakemake,

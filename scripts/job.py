@@ -12,9 +12,9 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from zipquant import files, integrity, processes
 from zipquant.errors import UserError
-from zipquant.progress import CONSOLE
+from zipquant.jobs import files, integrity, processes
+from zipquant.jobs.progress import CONSOLE
 
 KILLED = "the job was killed by "
 LIMIT = "the job took more than "
@@ -48,7 +48,7 @@ def run(snakemake: Any, function: Callable[..., None], **arguments) -> None:
     abort, away from the job: a dead child becomes a plain error. So does one that takes more
     memory than the rule's `mem_mb` or more time than the setting `job_hours`. Inputs that other
     jobs have made are compared with their records before, outputs are recorded after; see
-    `zipquant.integrity`. A `UserError` is written as one line that begins with `error:`; the
+    `zipquant.jobs.integrity`. A `UserError` is written as one line that begins with `error:`; the
     Snakefile's `onerror` shows those at the end of a run.
 
     The job ends with the run that it belongs to, even if that is killed: nothing goes on writing

@@ -1,7 +1,7 @@
 """Run a variant over one long stream, and look for states that go wrong with time."""
 
 from job import run
-from zipquant import long_stream
+from zipquant.evaluation import long_stream
 
 run(
     snakemake,

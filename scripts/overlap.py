@@ -1,7 +1,7 @@
 """Find evaluation audio that is also calibrated with."""
 
 from job import run
-from zipquant import index
+from zipquant.audio import index
 
 run(
     snakemake,

@@ -1,7 +1,7 @@
 """Rewrite the encoder's graph for the toolkit."""
 
 from job import run
-from zipquant import preparation
+from zipquant.variants import preparation
 
 run(
     snakemake,

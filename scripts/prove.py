@@ -1,7 +1,7 @@
 """Prove on the calibration set that the prepared encoder computes the same as the original."""
 
 from job import run
-from zipquant import preparation
+from zipquant.variants import preparation
 
 run(
     snakemake,

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from job import run
-from zipquant import quantize
+from zipquant.variants import build
 
 # No output that Snakemake would delete, and must not outlive a rebuild that fails for any cause.
-Path(snakemake.params.work, quantize.ENCODER).unlink(missing_ok=True)
+Path(snakemake.params.work, build.ENCODER).unlink(missing_ok=True)
 
 run(
     snakemake,
-    quantize.attempt,
+    build.attempt,
     model=snakemake.input.model,
     contract_file=snakemake.input.contract,
     dataset=snakemake.input.get("dataset"),

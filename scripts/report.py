@@ -1,11 +1,11 @@
 """Put everything measured into one report: JSON, Markdown and HTML."""
 
 from job import run
-from zipquant import report
+from zipquant.report import figures
 
 run(
     snakemake,
-    report.write,
+    figures.write,
     model=snakemake.input.model,
     contract_file=snakemake.input.contract,
     indexes={

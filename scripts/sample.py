@@ -1,7 +1,7 @@
 """Draw the calibration sample from the chunk tables of all shards."""
 
 from job import run
-from zipquant import sampling
+from zipquant.calibration import sampling
 
 run(
     snakemake,

@@ -1,11 +1,11 @@
 """Score the texts of all models."""
 
 from job import run
-from zipquant import scoring
+from zipquant.recognition import error_rates
 
 run(
     snakemake,
-    scoring.write,
+    error_rates.write,
     models=snakemake.params.models,
     texts=snakemake.input.texts,
     transcripts=snakemake.input.get("transcripts"),

@@ -1,11 +1,11 @@
 """Trace a shard: all its chunks with the float model's states."""
 
 from job import run
-from zipquant import traces
+from zipquant.traces import tracing
 
 run(
     snakemake,
-    traces.trace_shard,
+    tracing.trace_shard,
     model=snakemake.input.model,
     contract_file=snakemake.input.contract,
     features=snakemake.input.features,

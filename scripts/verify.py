@@ -1,11 +1,11 @@
 """Compare decoder and joiner in the simulator with onnxruntime."""
 
 from job import run
-from zipquant import rknn_decoding
+from zipquant.variants import transducer
 
 run(
     snakemake,
-    rknn_decoding.verify,
+    transducer.verify,
     encoded=snakemake.input.encoded,
     tokens=snakemake.input.tokens,
     decoder=snakemake.input.decoder,

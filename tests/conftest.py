@@ -9,7 +9,7 @@ import pytest
 import soundfile
 from onnx import TensorProto, helper, numpy_helper
 
-from zipquant import contract as contracts
+from zipquant.model import contract as contracts
 
 ROOT = Path(__file__).resolve().parent.parent
 DEMO_MODEL = ROOT / "models/demo/encoder.onnx"

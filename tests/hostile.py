@@ -16,19 +16,13 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from conftest import ROOT, make_audio, tiny_encoder
-from zipquant import (
-    audio,
-    config,
-    contract,
-    features,
-    manifest,
-    recognizer,
-    rknn_file,
-    streaming,
-    validation,
-    vocabulary,
-)
+from zipquant import config
+from zipquant.audio import features, manifest, reading
+from zipquant.board import vocabulary
+from zipquant.calibration import dataset_check
 from zipquant.errors import UserError
+from zipquant.model import contract, recognizer, streaming
+from zipquant.toolkit import rknn_file
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=40)
 ODD = st.sampled_from(
@@ -96,7 +90,7 @@ AUDIO = st.sampled_from(["wav", "flac"]).flatmap(
 def feed_audio(folder: Path, example: tuple[str, bytes]) -> str:
     path = folder / f"a.{example[0]}"
     path.write_bytes(example[1])
-    return outcome(lambda: features.fbank(audio.load(path)[: 1 << 20]))
+    return outcome(lambda: features.fbank(reading.load(path)[: 1 << 20]))
 
 
 ROWS = st.lists(st.lists(TEXT | ODD, max_size=5).map("\t".join), max_size=6).map("\n".join)
@@ -331,7 +325,7 @@ class Bomb:
 def feed_dataset(folder: Path, example: list[tuple[str, bytes]], shape: contract.Contract) -> str:
     for name, content in example:
         (folder / name).write_bytes(content)
-    return outcome(lambda: validation.check(folder / "dataset.txt", shape))
+    return outcome(lambda: dataset_check.check(folder / "dataset.txt", shape))
 
 
 def feed_rknn(folder: Path, example: bytes) -> str:

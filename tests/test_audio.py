@@ -8,9 +8,11 @@ import pytest
 import soundfile
 
 from conftest import DEMO_MODEL, make_audio
-from zipquant import audio, contract, features, index, manifest, traces
+from zipquant.audio import features, index, manifest, reading
+from zipquant.audio.frame_store import FrameReader
 from zipquant.errors import UserError
-from zipquant.frame_store import FrameReader
+from zipquant.model import contract
+from zipquant.traces import tracing
 
 
 @pytest.mark.parametrize("rate", [8000, 11025, 16000, 22050, 44100, 48000])
@@ -29,16 +31,16 @@ def test_rates_and_formats_give_the_same_speech(tmp_path, rate, suffix, subtype)
     time = np.arange(rate * 2) / rate
     tone = 0.5 * np.sin(2 * np.pi * 440 * time)
     soundfile.write(path, np.stack([tone, tone], axis=1), rate, subtype=subtype)
-    samples, remark = audio.read(path)
+    samples, remark = reading.read(path)
     assert (samples.dtype, remark) == (np.float32, "")
-    assert len(samples) == 2 * audio.SAMPLE_RATE
-    expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(len(samples)) / audio.SAMPLE_RATE)
+    assert len(samples) == 2 * reading.SAMPLE_RATE
+    expected = 0.5 * np.sin(2 * np.pi * 440 * np.arange(len(samples)) / reading.SAMPLE_RATE)
     np.testing.assert_allclose(samples[500:-500], expected[500:-500], atol=2e-3)
 
 
 def remark_on(path, samples) -> str:
     soundfile.write(path, samples, 16000, subtype="PCM_16")
-    return audio.read(path)[1]
+    return reading.read(path)[1]
 
 
 def test_silent_and_clipped_audio_is_used_with_a_remark(tmp_path):
@@ -60,12 +62,12 @@ def test_cut_off_wav_is_used_as_far_as_it_goes(tmp_path):
     soundfile.write(path, make_audio(1.0), 16000, subtype="PCM_16")
     content = path.read_bytes()
     path.write_bytes(content[: 44 + 16000])
-    samples, remark = audio.read(path)
+    samples, remark = reading.read(path)
     assert len(samples) == 8000
     assert remark == "is cut off: its header promises more, 50% is there"
     # A program that writes to a pipe leaves the length open; nothing is missing then.
     path.write_bytes(content[:40] + b"\xff\xff\xff\xff" + content[44:])
-    assert audio.read(path)[1] == ""
+    assert reading.read(path)[1] == ""
 
 
 @pytest.mark.parametrize(
@@ -84,7 +86,7 @@ def test_what_is_no_audio_is_named(tmp_path, name, content, reason):
         content = path.read_bytes()[: 30 if name.endswith("wav") else 3000]
     path.write_bytes(content)
     with pytest.raises(UserError, match=f"{name}: ({reason})"):
-        audio.read(path)
+        reading.read(path)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -93,10 +95,10 @@ def test_audio_without_samples_or_with_nan_is_refused(tmp_path, value):
     samples[7] = value
     soundfile.write(tmp_path / "a.wav", samples, 16000, subtype="FLOAT")
     with pytest.raises(UserError, match=r"a\.wav: holds NaN or infinite samples"):
-        audio.read(tmp_path / "a.wav")
+        reading.read(tmp_path / "a.wav")
     soundfile.write(tmp_path / "b.wav", np.zeros(0), 16000)
     with pytest.raises(UserError, match=r"b\.wav: holds no samples"):
-        audio.read(tmp_path / "b.wav")
+        reading.read(tmp_path / "b.wav")
 
 
 def test_one_bad_file_among_many_does_not_stop_the_rest(tmp_path, capsys):
@@ -130,7 +132,7 @@ def test_one_bad_file_among_many_does_not_stop_the_rest(tmp_path, capsys):
         for position in range(4):
             assert np.isfinite(reader.frames(position)).all()
     files = ("model.json", "f.h5", "t.h5", "t.parquet")
-    traces.trace_shard(DEMO_MODEL, *(tmp_path / name for name in files), lanes=2)
+    tracing.trace_shard(DEMO_MODEL, *(tmp_path / name for name in files), lanes=2)
     assert "2 of 4 utterances are shorter than one chunk" in capsys.readouterr().err
 
 

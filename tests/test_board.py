@@ -15,8 +15,11 @@ import pytest
 from conftest import DEMO_MODEL, ROOT, tiny_encoder
 from test_conversion import PARTS
 from test_decoding import transcribe as transcribe_as_the_workflow
-from zipquant import bundle, contract, platforms, rknn_toolkit, transcribe, vocabulary
+from zipquant import bundle
+from zipquant.board import transcribe, vocabulary
 from zipquant.errors import UserError
+from zipquant.model import contract
+from zipquant.toolkit import platforms, rknn_toolkit
 
 AUDIO = {"channels": "mean", "tail_padding": 0.66}
 WAVS = sorted((ROOT / "demo/audio/evaluation").glob("*.wav"))
@@ -50,11 +53,8 @@ def test_script_hears_what_the_workflow_hears(tmp_path):
 def copied(tmp_path):
     """The files of a bundle that the script needs, in a folder of their own."""
     folder = tmp_path / "bundle"
-    (folder / "zipquant").mkdir(parents=True)
-    library = ROOT / "scripts/zipquant"
-    for name in bundle.SHARED:
-        shutil.copy(library / name, folder / "zipquant" / name)
-    shutil.copy(library / bundle.SCRIPT, folder)
+    folder.mkdir()
+    bundle.copy_script(folder)
     shutil.copy(PARTS["tokens"], folder)
     described = bundle.describe(contract.inspect(DEMO_MODEL), 2, AUDIO)
     (folder / "encoder.json").write_text(json.dumps(described))

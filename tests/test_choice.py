@@ -5,14 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from zipquant import choice, scoring
 from zipquant.errors import UserError
+from zipquant.evaluation import choice
+from zipquant.recognition import error_rates
 
 
 def entry(name: str, errors: list[int] | None, size: float, **known) -> choice.Entry:
     """Return a candidate with its errors in utterances of 10 words, and its size in MB."""
-    counts = errors and scoring.Counts(np.array(errors), np.full(len(errors), 10))
-    rate = counts and scoring.rate(counts)["rate"]
+    counts = errors and error_rates.Counts(np.array(errors), np.full(len(errors), 10))
+    rate = counts and error_rates.rate(counts)["rate"]
     return choice.Entry(name, round(size * 1e6), counts=counts, error_rate=rate, **known)
 
 

@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from conftest import ROOT
-from zipquant import config, platforms
+from zipquant import config
 from zipquant.errors import UserError
+from zipquant.toolkit import platforms
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import onnx
 import pytest
 
 from conftest import DEMO_MODEL, tiny_encoder
-from zipquant import contract, streaming
 from zipquant.errors import UserError
+from zipquant.model import contract, streaming
 
 
 def test_demo_model_has_36_inputs_named_and_shaped_as_zipformer(demo_contract):

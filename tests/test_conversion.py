@@ -8,9 +8,13 @@ import pytest
 from onnx import helper, numpy_helper
 
 from conftest import DEMO_MODEL, ROOT
-from zipquant import contract, evaluation, features, part_rows, recognizer, rknn_decoding, rknn_file
+from zipquant.audio import features
+from zipquant.audio.frame_store import FrameWriter
 from zipquant.errors import UserError
-from zipquant.frame_store import FrameWriter
+from zipquant.evaluation import encoder_error
+from zipquant.model import contract, recognizer
+from zipquant.toolkit import rknn_file
+from zipquant.variants import transducer, transducer_rows
 
 PARTS = {
     "tokens": str(DEMO_MODEL.with_name("tokens.txt")),
@@ -29,7 +33,7 @@ def encoded(tmp_path_factory):
             for wav in sorted((ROOT / "demo/audio" / name).glob("*.wav")):
                 writer.add(wav.stem, features.extract(wav, "mean", 0.66))
         names = (folder / part for part in ("model.json", "features.h5", f"{name}.h5"))
-        evaluation.encode_shard(DEMO_MODEL, *names, lanes=16)
+        encoder_error.encode_shard(DEMO_MODEL, *names, lanes=16)
     return {name: folder / f"{name}.h5" for name in ("calibration", "evaluation")}
 
 
@@ -37,7 +41,7 @@ def convert(folder, part, encoded=(), **files):
     """Convert a part of the demo model into the folder; return the folder of its steps."""
     steps = folder / "steps" / part
     output = str(folder / f"{part}.rknn")
-    rknn_decoding.convert(
+    transducer.convert(
         part, platform="rk3588", encoded=encoded, steps=steps, output=output, **PARTS | files
     )
     return steps
@@ -46,7 +50,7 @@ def convert(folder, part, encoded=(), **files):
 def verify(folder, encoded, joiner_steps=None):
     """Compare the parts with onnxruntime; return the figures of both."""
     outputs = {part: folder / f"{part}.json" for part in ("decoder", "joiner")}
-    rknn_decoding.verify(
+    transducer.verify(
         [encoded["evaluation"]],
         platform="rk3588",
         joiner_steps=joiner_steps,
@@ -63,7 +67,7 @@ def test_float16_parts_give_what_the_original_gives(tmp_path, encoded):
         assert types == {"float16"} | ({"int64"} if part == "decoder" else set())
     found = verify(tmp_path, encoded)
     assert found["decoder"]["dtype"] == found["joiner"]["dtype"] == "float16"
-    assert found["decoder"]["rows"] > 20 and found["joiner"]["rows"] == rknn_decoding.ROWS
+    assert found["decoder"]["rows"] > 20 and found["joiner"]["rows"] == transducer.ROWS
     assert found["decoder"]["sqnr_db"] > 55 and found["joiner"]["sqnr_db"] > 55
     assert found["joiner"]["same_argmax"] > 0.99 and "same_argmax" not in found["decoder"]
 
@@ -71,7 +75,7 @@ def test_float16_parts_give_what_the_original_gives(tmp_path, encoded):
 def test_int8_joiner_has_float16_borders_and_is_calibrated_on_what_it_gets(tmp_path, encoded):
     steps = convert(tmp_path, "joiner", [encoded["calibration"]])
     assert set(rknn_file.io_types(tmp_path / "joiner.rknn").values()) == {"float16"}
-    assert len((steps / "dataset.txt").read_text().splitlines()) == rknn_decoding.ROWS
+    assert len((steps / "dataset.txt").read_text().splitlines()) == transducer.ROWS
     found = verify(tmp_path, encoded, steps)["joiner"]
     assert found["dtype"] == "int8"
     # Rounding to 8 bits shows, and no more than it.
@@ -98,7 +102,7 @@ def test_joiner_that_does_not_get_an_input_is_refused(tmp_path, encoded):
 def test_rows_are_the_same_whatever_the_shards(tmp_path, encoded):
     parts = recognizer.load(**PARTS)
     both = [encoded["calibration"], encoded["evaluation"]]
-    one, other = (part_rows.collect(paths, parts, 40) for paths in (both, both[::-1]))
+    one, other = (transducer_rows.collect(paths, parts, 40) for paths in (both, both[::-1]))
     assert [len(rows) for rows in one["joiner"]] == [40, 40]
     for part in ("decoder", "joiner"):
         for a, b in zip(one[part], other[part], strict=True):
@@ -109,4 +113,4 @@ def test_audio_without_a_frame_is_told(tmp_path):
     with FrameWriter(tmp_path / "none.h5") as writer:
         writer.add("short", np.zeros((0, 0), dtype=np.float32))
     with pytest.raises(UserError, match="not a single frame to try decoder and joiner with"):
-        part_rows.collect([tmp_path / "none.h5"], recognizer.load(**PARTS), 10)
+        transducer_rows.collect([tmp_path / "none.h5"], recognizer.load(**PARTS), 10)

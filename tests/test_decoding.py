@@ -9,17 +9,13 @@ import sherpa_onnx
 import soundfile
 
 from conftest import DEMO_MODEL, ROOT, SHARED_SPEECH, needs_shared_speech, tiny_ctc
-from zipquant import (
-    contract,
-    decoding,
-    evaluation,
-    features,
-    manifest,
-    recognizer,
-    rknn_decoding,
-    vocabulary,
-)
-from zipquant.frame_store import FrameWriter
+from zipquant.audio import features, manifest
+from zipquant.audio.frame_store import FrameWriter
+from zipquant.board import vocabulary
+from zipquant.evaluation import encoder_error
+from zipquant.model import contract, recognizer
+from zipquant.recognition import decoding
+from zipquant.variants import transducer
 
 TAIL = 0.66
 
@@ -30,7 +26,7 @@ def transcribe(folder: Path, model: Path, recognizer_files: dict, wavs: list[Pat
     with FrameWriter(folder / "features.h5") as writer:
         for number, wav in enumerate(wavs):
             writer.add(str(number), features.extract(wav, "mean", TAIL))
-    evaluation.encode_shard(
+    encoder_error.encode_shard(
         model, folder / "model.json", folder / "features.h5", folder / "encoded.h5", lanes
     )
     decoding.decode_shard_float(folder / "encoded.h5", folder / "texts.tsv", **recognizer_files)
@@ -140,7 +136,7 @@ def test_lockstep_gives_what_one_at_a_time_gives(tmp_path):
 def test_decoder_and_joiner_in_the_simulator_hear_the_same(tmp_path):
     expected = transcribe(tmp_path, DEMO_MODEL, PARTS, DEMO_AUDIO[:4])
     (tmp_path / "best.json").write_text('{"best": "int8"}')
-    rknn_decoding.decode_shard(
+    transducer.decode_shard(
         tmp_path / "best.json",
         {"int8": tmp_path / "encoded.h5"},
         tmp_path / "rknn.tsv",

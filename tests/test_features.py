@@ -5,9 +5,9 @@ import pytest
 import soundfile
 
 from conftest import SHARED_SPEECH, make_audio, needs_shared_speech
-from zipquant import audio, features, index
+from zipquant.audio import features, index, reading
+from zipquant.audio.frame_store import FrameReader, FrameWriter
 from zipquant.errors import UserError
-from zipquant.frame_store import FrameReader, FrameWriter
 
 
 def reference_fbank(samples: np.ndarray) -> np.ndarray:
@@ -46,7 +46,7 @@ def test_features_equal_an_independent_computation():
 @needs_shared_speech
 def test_features_of_real_speech_equal_an_independent_computation():
     for path in sorted((SHARED_SPEECH / "mandarin").glob("*.wav"))[:3]:
-        samples = audio.load(path)
+        samples = reading.load(path)
         np.testing.assert_allclose(features.fbank(samples), reference_fbank(samples), atol=1e-3)
 
 
@@ -69,8 +69,8 @@ def test_other_sample_rates_give_nearly_the_same_features(tmp_path):
 def test_channels_are_mixed_or_the_first_is_taken(tmp_path):
     left, right = make_audio(1.0, 1), make_audio(1.0, 2)
     soundfile.write(tmp_path / "s.flac", np.stack([left, right], axis=1), 16000, subtype="PCM_24")
-    np.testing.assert_allclose(audio.load(tmp_path / "s.flac", "first"), left, atol=1e-6)
-    np.testing.assert_allclose(audio.load(tmp_path / "s.flac"), (left + right) / 2, atol=1e-6)
+    np.testing.assert_allclose(reading.load(tmp_path / "s.flac", "first"), left, atol=1e-6)
+    np.testing.assert_allclose(reading.load(tmp_path / "s.flac"), (left + right) / 2, atol=1e-6)
 
 
 def test_shard_of_features_holds_every_usable_utterance(tmp_path):

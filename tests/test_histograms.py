@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from conftest import tiny_encoder
-from zipquant.contract import inspect
-from zipquant.histograms import BESIDE, INSIDE, Histogram, Histograms
+from zipquant.model.contract import inspect
+from zipquant.variants.histograms import BESIDE, INSIDE, Histogram, Histograms
 
 
 def test_counts_lie_where_numpy_puts_them():

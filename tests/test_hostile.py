@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 
 import hostile
 from conftest import tiny_encoder
-from zipquant import contract
+from zipquant.model import contract
 
 settings.register_profile(
     "short",

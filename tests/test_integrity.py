@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from conftest import ROOT
-from zipquant import integrity
 from zipquant.errors import UserError
+from zipquant.jobs import integrity
 
 
 def make(results: Path, name: str, content: bytes = b"some content") -> Path:

@@ -6,8 +6,8 @@ import signal
 
 import pytest
 
-from zipquant import isolation
 from zipquant.errors import ToolkitError, UserError
+from zipquant.jobs import isolation
 
 
 def test_result_comes_back_and_the_process_is_another():

@@ -8,8 +8,10 @@ import pandas as pd
 import pytest
 
 from test_workflow import make_project, planned, run
-from zipquant import contract, lineage, ranges, recipes
-from zipquant.frame_store import FrameWriter
+from zipquant import lineage
+from zipquant.audio.frame_store import FrameWriter
+from zipquant.calibration import ranges, recipes
+from zipquant.model import contract
 
 KALDI = {name for name, recipe in recipes.RECIPES.items() if recipe.front_end == "kaldi"}
 

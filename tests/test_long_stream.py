@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 from conftest import DEMO_MODEL, tiny_encoder
-from zipquant import contract, frame_store, long_stream
-from zipquant.streaming import OnnxEncoder
+from zipquant.audio import frame_store
+from zipquant.evaluation import long_stream
+from zipquant.model import contract
+from zipquant.model.streaming import OnnxEncoder
 
 CHUNKS = 190
 

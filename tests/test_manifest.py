@@ -3,7 +3,7 @@
 import pytest
 
 from conftest import write_audio
-from zipquant import manifest
+from zipquant.audio import manifest
 from zipquant.errors import UserError
 
 

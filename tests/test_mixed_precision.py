@@ -8,9 +8,11 @@ import torch
 
 from conftest import make_audio, zipformer2_like_encoder
 from test_other_models import build, calibrate, errors
-from zipquant import emulation, features, hybrid, mixed_precision
-from zipquant.frame_store import FrameWriter
-from zipquant.streaming import OnnxEncoder, stream
+from zipquant.audio import features
+from zipquant.audio.frame_store import FrameWriter
+from zipquant.model.streaming import OnnxEncoder, stream
+from zipquant.toolkit import quantized_graph
+from zipquant.variants import emulation, float16_search
 
 TARGET = {"target_sqnr": None, "target_wer_loss": None, "least_int8_macs": 0.0}
 
@@ -36,8 +38,8 @@ def toolkit_files(folder):
 def emulate(folder, shape):
     """Return the emulation of the plain variant, and what it keeps in float16."""
     graph_file, config_file = toolkit_files(folder)
-    graph = hybrid.Graph(graph_file)
-    scales = hybrid.read_scales(config_file)
+    graph = quantized_graph.Graph(graph_file)
+    scales = quantized_graph.read_scales(config_file)
     return emulation.Emulation(graph, scales, shape, per_channel=True), graph.borders()
 
 
@@ -53,8 +55,8 @@ def test_rounding_gives_the_error_that_the_simulator_has(built):
     folder, model, shape, record = built
     emulated, borders = emulate(folder, shape)
     unseen = [features.fbank(make_audio(4, 50))]
-    (expected,) = mixed_precision.encode(OnnxEncoder(model, shape), shape, unseen)
-    (found,) = mixed_precision.encode(
+    (expected,) = float16_search.encode(OnnxEncoder(model, shape), shape, unseen)
+    (found,) = float16_search.encode(
         emulation.EmulatedEncoder(emulated, shape, borders), shape, unseen
     )
     sqnr = 10 * np.log10((expected**2).sum() / ((expected - found) ** 2).sum())
@@ -69,9 +71,9 @@ def test_lanes_do_not_influence_each_other(built):
     emulated, borders = emulate(folder, shape)
     encoder = emulation.EmulatedEncoder(emulated, shape, borders)
     utterances = [features.fbank(make_audio(1 + 0.3 * n, n)) for n in range(4)]
-    together = mixed_precision.encode(encoder, shape, utterances, lanes=4)
+    together = float16_search.encode(encoder, shape, utterances, lanes=4)
     for frames, found in zip(utterances, together, strict=True):
-        (alone,) = mixed_precision.encode(encoder, shape, [frames], lanes=1)
+        (alone,) = float16_search.encode(encoder, shape, [frames], lanes=1)
         np.testing.assert_allclose(found, alone, atol=1e-5)
 
 
@@ -103,14 +105,14 @@ def test_fewest_layers_that_meet_the_target_are_kept_in_float16_and_built(built,
 
 def search(folder, model, shape, target, **options):
     graph_file, config_file = toolkit_files(folder)
-    return mixed_precision.search(
+    return float16_search.search(
         graph_file,
         config_file,
         model=model,
         contract=shape,
         features=[folder / "features.h5"],
-        fixed=hybrid.Graph(graph_file).borders(),
-        target=mixed_precision.Target(**(TARGET | target)),
+        fixed=quantized_graph.Graph(graph_file).borders(),
+        target=float16_search.Target(**(TARGET | target)),
         per_channel=True,
         **options,
     )
@@ -151,9 +153,13 @@ def test_operator_that_is_not_emulated_gives_no_search_and_the_reason(built, mon
 
 def test_multiply_accumulates_are_those_of_the_graph(built):
     folder, _, _, _ = built
-    graph = hybrid.Graph(toolkit_files(folder)[0])
+    graph = quantized_graph.Graph(toolkit_files(folder)[0])
     weighted = [node for node in graph.nodes if graph.macs(node)]
-    assert {node.op_type for node in weighted} <= {"Conv", hybrid.MATMUL, hybrid.ATTENTION}
+    assert {node.op_type for node in weighted} <= {
+        "Conv",
+        quantized_graph.MATMUL,
+        quantized_graph.ATTENTION,
+    }
     # 4 rows of 80 numbers to 12, and in each of two layers 12 to 12, and attention over 20 keys.
     total = sum(graph.macs(node) for node in weighted)
     assert total >= 4 * 80 * 12 + 2 * 4 * 12 * 12
@@ -169,7 +175,7 @@ def test_product_of_matrices_takes_a_third_input_as_the_toolkit_joins_it():
     # (n, k, 1, m) and (n, k, 1, p) give (n, m, 1, p).
     product = np.einsum("nkm,nkp->nmp", query[:, :, 0], key[:, :, 0])[:, :, None]
     for kind, expected in ((b"add", product + third), (b"mul", product * third)):
-        found = emulation.OPERATORS[hybrid.MATMUL](arrays, {"c_type": kind})
+        found = emulation.OPERATORS[quantized_graph.MATMUL](arrays, {"c_type": kind})
         np.testing.assert_allclose(found, expected)
     with pytest.raises(emulation.UnknownOperator, match="div"):
-        emulation.OPERATORS[hybrid.MATMUL](arrays, {"c_type": b"div"})
+        emulation.OPERATORS[quantized_graph.MATMUL](arrays, {"c_type": b"div"})

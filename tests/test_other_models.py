@@ -9,18 +9,14 @@ import pytest
 
 from conftest import make_audio, tiny_ctc, zipformer2_like_encoder
 from test_traces import trace
-from zipquant import (
-    calibration,
-    contract,
-    counters,
-    evaluation,
-    features,
-    isolation,
-    quantize,
-    sampling,
-)
-from zipquant.rknn_toolkit import Simulator
-from zipquant.streaming import OnnxEncoder, stream
+from zipquant.audio import features
+from zipquant.calibration import dataset, sampling
+from zipquant.evaluation import encoder_error
+from zipquant.jobs import isolation
+from zipquant.model import contract, counters
+from zipquant.model.streaming import OnnxEncoder, stream
+from zipquant.toolkit.rknn_toolkit import Simulator
+from zipquant.variants.build import build_variant
 
 
 def calibrate(folder: Path, model: Path, rows: int = 20) -> contract.Contract:
@@ -36,7 +32,7 @@ def calibrate(folder: Path, model: Path, rows: int = 20) -> contract.Contract:
         rows=rows,
         seed=0,
     )
-    calibration.write(
+    dataset.write(
         folder / "sample.tsv",
         [folder / "t.h5"],
         folder / "model.json",
@@ -50,9 +46,7 @@ def build(folder: Path, model: Path, **settings) -> dict:
     """Build a variant of a model that is calibrated in the folder; return its record."""
     settings = {"platform": "rk3588", "dtype": "w8a8", "context_size": 2} | settings
     work = folder / "variant"
-    quantize.build_variant(
-        model, folder / "model.json", folder / "dataset.txt", work=work, **settings
-    )
+    build_variant(model, folder / "model.json", folder / "dataset.txt", work=work, **settings)
     return json.loads((work / "build.json").read_text())
 
 
@@ -68,11 +62,11 @@ def _errors(folder: Path, model: Path, shape: contract.Contract, record: dict) -
     settings = [record[key] for key in ("platform", "dtype", "algorithm", "method")]
     simulator = Simulator(model, shape, folder / "variant", *settings)
     unseen = [("unseen", features.fbank(make_audio(4, 50)))]
-    compared = evaluation.evaluate(OnnxEncoder(model, shape), simulator, shape, unseen, 1)
+    compared = encoder_error.evaluate(OnnxEncoder(model, shape), simulator, shape, unseen, 1)
     rows = [row for _, _, found in compared for row in found]
-    table = pd.DataFrame(rows, columns=evaluation.SCHEMA.names)
-    figures = evaluation.summarize(table, ["mode", "output"])
-    return figures[figures["mode"] == evaluation.FREE_RUNNING].set_index("output")
+    table = pd.DataFrame(rows, columns=encoder_error.SCHEMA.names)
+    figures = encoder_error.summarize(table, ["mode", "output"])
+    return figures[figures["mode"] == encoder_error.FREE_RUNNING].set_index("output")
 
 
 def transducer(path: Path) -> Path:

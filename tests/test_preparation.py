@@ -8,8 +8,9 @@ import pytest
 from onnx import helper, numpy_helper
 
 from conftest import DEMO_MODEL, tiny_encoder, zipformer2_like_encoder
-from zipquant import contract, preparation
 from zipquant.errors import UserError
+from zipquant.model import contract
+from zipquant.variants import preparation
 
 ALL = dict.fromkeys(preparation.REWRITES, True)
 

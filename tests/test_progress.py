@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from conftest import ROOT
-from zipquant.progress import CONSOLE, Progress
+from zipquant.jobs.progress import CONSOLE, Progress
 
 
 def test_line_tells_done_rate_and_time_left(capsys):

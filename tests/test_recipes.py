@@ -5,9 +5,12 @@ import pytest
 import yaml
 
 from conftest import DEMO_MODEL, ROOT, SHARED_SPEECH, make_audio, needs_shared_speech
-from zipquant import audio, calibration, config, features, recipes, sampling, traces, validation
-from zipquant.frame_store import FrameWriter
-from zipquant.recipes import Recipe
+from zipquant import config
+from zipquant.audio import features, reading
+from zipquant.audio.frame_store import FrameWriter
+from zipquant.calibration import dataset, dataset_check, recipes, sampling
+from zipquant.calibration.recipes import Recipe
+from zipquant.traces import tracing
 
 
 @needs_shared_speech
@@ -18,7 +21,7 @@ from zipquant.recipes import Recipe
 def test_old_front_ends_miss_the_runtime_by_what_was_measured(front_end, error, correlation, mean):
     old, runtime = [], []
     for path in sorted((SHARED_SPEECH / "mandarin").glob("BAC*.wav")):
-        samples = audio.load(path)
+        samples = reading.load(path)
         reference = features.fbank(samples)
         other = features.FRONT_ENDS[front_end](samples)
         assert other.dtype == np.float32 and 0 <= len(other) - len(reference) <= 1
@@ -76,7 +79,7 @@ def traced(tmp_path_factory, demo_contract):
         for seed in range(2):
             writer.add(f"u{seed}", features.fbank(make_audio(3.0, seed)))
     arguments = [folder / name for name in ("model.json", "f.h5", "t.h5", "t.parquet")]
-    traces.trace_shard(DEMO_MODEL, *arguments, lanes=2)
+    tracing.trace_shard(DEMO_MODEL, *arguments, lanes=2)
     outputs = [folder / name for name in ("s.tsv", "c.tsv", "o.tsv")]
     sampling.sample(
         [folder / "t.parquet"], folder / "model.json", *outputs, "uniform", 8, 0, guard=False
@@ -95,7 +98,7 @@ def traced(tmp_path_factory, demo_contract):
 def test_rows_hold_the_states_of_the_recipe(
     traced, tmp_path, demo_contract, states, files, problem
 ):
-    calibration.write(
+    dataset.write(
         traced / "s.tsv",
         [traced / "t.h5"],
         traced / "model.json",
@@ -103,8 +106,8 @@ def test_rows_hold_the_states_of_the_recipe(
         tmp_path / "arrays",
         states,
     )
-    told = validation.describe(
-        list(validation.find_problems(tmp_path / "dataset.txt", demo_contract))
+    told = dataset_check.describe(
+        list(dataset_check.find_problems(tmp_path / "dataset.txt", demo_contract))
     )
     assert [problem in line for line in told] == [True] if problem else told == []
     # One shared set of zeros: each is stored once.

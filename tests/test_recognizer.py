@@ -6,8 +6,8 @@ import onnx
 import pytest
 
 from conftest import DEMO_MODEL, tiny_ctc
-from zipquant import contract, recognizer
 from zipquant.errors import UserError
+from zipquant.model import contract, recognizer
 
 
 @pytest.fixture

@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from zipquant import costs, page, plots
-from zipquant import report as report_module
-from zipquant.histograms import Histogram
+from zipquant.report import costs, page, plots
+from zipquant.report import figures as report_module
+from zipquant.variants.histograms import Histogram
 
 
 def variant(dtype: str, size: float, db: float, **changes) -> dict:

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from conftest import tiny_encoder
-from zipquant import contract, hybrid, rknn_file, rknn_toolkit, runtime
 from zipquant.errors import UserError
+from zipquant.model import contract
+from zipquant.toolkit import quantized_graph, rknn_file, rknn_toolkit, sherpa_onnx
 
 SETTINGS = {
     **{"platform": "rk3588", "dtype": "w8a8", "algorithm": "normal", "method": "channel"},
@@ -56,9 +57,9 @@ def test_borders_alone_can_be_float16(model, tmp_path):
     dataset = write_rows(tmp_path, read, 8)
 
     def keep(graph_file, config_file):
-        graph = hybrid.Graph(graph_file)
+        graph = quantized_graph.Graph(graph_file)
         assert graph.running_means() == {}
-        hybrid.set_float16(config_file, graph.borders())
+        quantized_graph.set_float16(config_file, graph.borders())
 
     rknn_toolkit.build(path, read, dataset, tmp_path / "work", **SETTINGS | {"float16": keep})
     types = rknn_file.io_types(tmp_path / "work/encoder.rknn")
@@ -76,24 +77,24 @@ def test_what_a_stock_sherpa_onnx_refuses_is_told():
     entries += ";cnn_module_kernels=31;left_context_len=64"
     whole = f"model_type=zipformer;{entries};context_size=2"
     types = {"x": "float16", "cached_len_0": "int64"}
-    assert runtime.refusals(types, whole) == []
-    (reason,) = runtime.refusals(types | {"y": "int8", "z": "int8"}, whole)
+    assert sherpa_onnx.refusals(types, whole) == []
+    (reason,) = sherpa_onnx.refusals(types | {"y": "int8", "z": "int8"}, whole)
     assert "'Unsupported tensor type': y and 1 more of type int8" in reason
-    (reason,) = runtime.refusals(types, f"model_type=zipformer;{entries}")
+    (reason,) = sherpa_onnx.refusals(types, f"model_type=zipformer;{entries}")
     assert reason == "'Invalid custom string': it lacks context_size"
-    assert "lacks model_type" in runtime.refusals(types, entries)[0]
-    (reason,) = runtime.refusals(types, f"{whole};comment={'x' * 1000}")
+    assert "lacks model_type" in sherpa_onnx.refusals(types, entries)[0]
+    (reason,) = sherpa_onnx.refusals(types, f"{whole};comment={'x' * 1000}")
     assert "bytes, of which 1023 are read" in reason
-    (reason,) = runtime.refusals(types, f"{whole};remark=a=b")
+    (reason,) = sherpa_onnx.refusals(types, f"{whole};remark=a=b")
     assert reason == "'Invalid custom string': 'remark=a=b' is not one key and one value"
-    (reason,) = runtime.refusals(types | {"processed_lens": "int32"}, whole)
+    (reason,) = sherpa_onnx.refusals(types | {"processed_lens": "int32"}, whole)
     assert "'Unsupported tensor type': processed_lens of type int32" in reason
 
 
 def test_zipformer2_is_asked_for_less():
     types = {"x": "float16", "processed_lens": "int64"}
-    assert runtime.refusals(types, "model_type=zipformer2;T=45;decode_chunk_len=32") == []
-    (reason,) = runtime.refusals(types, "model_type=zipformer2;decode_chunk_len=32")
+    assert sherpa_onnx.refusals(types, "model_type=zipformer2;T=45;decode_chunk_len=32") == []
+    (reason,) = sherpa_onnx.refusals(types, "model_type=zipformer2;decode_chunk_len=32")
     assert reason == "'Invalid custom string': it lacks T"
 
 

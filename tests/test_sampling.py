@@ -7,9 +7,12 @@ import pandas as pd
 import pytest
 
 from conftest import made_up_table, tiny_encoder
-from zipquant import calibration, contract, manifest, sampling, streaming, traces
+from zipquant.audio import manifest
+from zipquant.audio.frame_store import FrameWriter
+from zipquant.calibration import sampling
 from zipquant.errors import UserError
-from zipquant.frame_store import FrameWriter
+from zipquant.model import contract, streaming
+from zipquant.traces import tracing
 
 CHUNKS = [(f"speaker{u % 7}/u{u}", chunk) for u in range(60) for chunk in range(u % 9 + 1)]
 
@@ -104,7 +107,7 @@ def written(tmp_path):
             writer.add(utterance, speech)
         inputs = ("e.onnx", "model.json", f"{shard}.features.h5")
         outputs = (f"{shard}.h5", f"{shard}.parquet")
-        traces.trace_shard(*(tmp_path / name for name in inputs + outputs), lanes=1)
+        tracing.trace_shard(*(tmp_path / name for name in inputs + outputs), lanes=1)
         for step in streaming.stream(encoder, model, [speech]):
             rows[utterance, step.chunk] = step.inputs
         frames.append(tmp_path / f"{shard}.parquet")
@@ -112,7 +115,7 @@ def written(tmp_path):
     sampling.sample(frames, tmp_path / "model.json", *outputs, "uniform", 6, 7)
     stored = [tmp_path / "0.h5", tmp_path / "1.h5"]
     dataset = tmp_path / "dataset.txt"
-    calibration.write(
+    dataset.write(
         tmp_path / "sample.tsv", stored, tmp_path / "model.json", dataset, tmp_path / "arrays"
     )
     return model, dataset, rows
@@ -139,7 +142,7 @@ def test_equal_arrays_are_stored_once(written):
 def test_same_input_gives_the_same_bytes(written, tmp_path):
     _, dataset, _ = written
     again = tmp_path / "again"
-    calibration.write(
+    dataset.write(
         tmp_path / "sample.tsv",
         [tmp_path / "0.h5", tmp_path / "1.h5"],
         tmp_path / "model.json",

@@ -15,8 +15,11 @@ from conftest import (
     needs_shared_speech,
     tiny_encoder,
 )
-from zipquant import audio, contract, features, manifest, ranges, sampling, traces
-from zipquant.frame_store import FrameWriter
+from zipquant.audio import features, manifest, reading
+from zipquant.audio.frame_store import FrameWriter
+from zipquant.calibration import ranges, sampling
+from zipquant.model import contract
+from zipquant.traces import tracing
 
 NAMES = ("x", "cached_x", "processed_lens", "encoder_out")
 
@@ -221,7 +224,7 @@ def traced(folder, model_file, recordings):
             padded = np.concatenate([samples, np.zeros(10560, np.float32)])
             writer.add(name, features.fbank(padded.astype(np.float32)))
     arguments = [folder / name for name in ("model.json", "f.h5", "t.h5", "t.parquet")]
-    traces.trace_shard(model_file, *arguments, lanes=16)
+    tracing.trace_shard(model_file, *arguments, lanes=16)
     return folder / "model.json", folder / "t.parquet"
 
 
@@ -241,7 +244,7 @@ def test_coverage_with_50_rows_reaches_uniform_with_200_and_never_takes_broken_a
 ):
     where = {"demo": ROOT / "demo/audio/calibration.tsv", "mandarin": SHARED_SPEECH / "mandarin"}
     found = manifest.read(str(where[source]))
-    recordings = {utterance.id: audio.load(utterance.path) for utterance in found}
+    recordings = {utterance.id: reading.load(utterance.path) for utterance in found}
     broken = broken_recordings(next(iter(recordings.values())))
     model_json, table = traced(tmp_path, DEMO_MODEL, recordings | broken)
     figures = {}

@@ -7,7 +7,8 @@ import onnxruntime
 import pytest
 
 from conftest import DEMO_MODEL, make_audio, zipformer2_like_encoder
-from zipquant import contract, features, streaming
+from zipquant.audio import features
+from zipquant.model import contract, streaming
 
 
 def plain_loop(model, frames, chunk_frames, chunk_shift):

@@ -9,9 +9,12 @@ import pytest
 
 from conftest import DEMO_MODEL, make_audio, tiny_encoder
 from test_streaming import expected, models, utterances  # noqa: F401 (fixtures)
-from zipquant import chunk_table, contract, features, slides, streaming, trace_store, traces
+from zipquant.audio import features
+from zipquant.audio.frame_store import FrameReader, FrameWriter
 from zipquant.errors import UserError
-from zipquant.frame_store import FrameReader, FrameWriter
+from zipquant.model import contract, streaming
+from zipquant.traces import chunk_table, slides, tracing
+from zipquant.traces import store as trace_store
 
 
 def window_of(tape: np.ndarray, start: int, length: int, axis: int) -> np.ndarray:
@@ -98,7 +101,7 @@ def test_states_that_change_their_ways_come_back_bit_equal(tmp_path, lanes):
     for frames, stop in zip(audio, (5, 0, 0, 99, 8, 1), strict=True):
         frames[:, 0] = stop
     # The first chunks of the first utterance, which show how states slide, have no break.
-    found = traces.find_slides(encoder, encoder.contract, audio[:1])
+    found = tracing.find_slides(encoder, encoder.contract, audio[:1])
     assert [slide.step for slide in found] == [4, 0, 0, 4, 0, 1]
     path = tmp_path / "t.h5"
     store(tmp_path / "f.h5", audio)
@@ -133,7 +136,7 @@ def trace(folder: Path, model: Path, audio: list[np.ndarray], lanes: int) -> con
     shape.save(folder / "model.json")
     store(folder / "f.h5", audio)
     names = ("model.json", "f.h5", "t.h5", "t.parquet")
-    traces.trace_shard(model, *(folder / name for name in names), lanes=lanes)
+    tracing.trace_shard(model, *(folder / name for name in names), lanes=lanes)
     return shape
 
 
@@ -227,7 +230,7 @@ def test_failed_trace_leaves_no_file(tmp_path, demo_contract):
     bad = tiny_encoder(tmp_path / "e.onnx")
     arguments = [tmp_path / name for name in ("model.json", "f.h5", "t.h5", "t.parquet")]
     with pytest.raises(UserError, match="onnxruntime cannot run"):
-        traces.trace_shard(bad, *arguments, lanes=1)
+        tracing.trace_shard(bad, *arguments, lanes=1)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["e.onnx", "f.h5", "model.json"]
 
 

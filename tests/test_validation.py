@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from conftest import DEMO_MODEL, ROOT, make_audio, tiny_encoder
-from zipquant import contract, features, streaming, validation
+from zipquant.audio import features
+from zipquant.calibration import dataset_check
 from zipquant.errors import UserError
+from zipquant.model import contract, streaming
 
 ROWS = 5
 SHAPES = {"x": (1, 9, 80), "cached_x": (1, 6, 80), "processed_lens": (1,)}
@@ -42,7 +44,7 @@ def dataset(tmp_path):
 
 
 def told(dataset, model):
-    return validation.describe(list(validation.find_problems(dataset, model)))
+    return dataset_check.describe(list(dataset_check.find_problems(dataset, model)))
 
 
 def load(dataset, name, row):
@@ -61,7 +63,7 @@ def replace(dataset, old, new):
 
 def test_good_set_has_no_problem(dataset, model):
     assert told(dataset, model) == []
-    validation.check(dataset, model)
+    dataset_check.check(dataset, model)
 
 
 def test_blank_lines_and_windows_line_ends_are_fine(dataset, model):
@@ -232,7 +234,7 @@ def pickled_objects(dataset):
 
 @fault("error", "row 1, input 'x'", "has been changed since it was written", "run again")
 def changed_since_it_was_written(dataset):
-    name = f"x.{validation.digest(b'something else')}.npy"
+    name = f"x.{dataset_check.digest(b'something else')}.npy"
     (dataset.parent / "x-1.npy").rename(dataset.parent / name)
     replace(dataset, "x-1.npy cached", f"{name} cached")
 
@@ -315,14 +317,14 @@ def test_fault_is_told_with_place_and_cause(dataset, model, name):
     assert len(lines) <= 3
     if severity == "error":
         with pytest.raises(UserError, match=re.escape(find)):
-            validation.check(dataset, model)
+            dataset_check.check(dataset, model)
     else:
-        validation.check(dataset, model)
+        dataset_check.check(dataset, model)
 
 
 def test_warnings_are_printed_by_the_check_of_a_build(dataset, model, capsys):
     decibels(dataset)
-    validation.check(dataset, model)
+    dataset_check.check(dataset, model)
     assert "warning: row 4, input 'x'" in capsys.readouterr().err
 
 
@@ -333,8 +335,8 @@ def test_all_problems_are_listed_up_to_a_bound(dataset, model):
     decibels(dataset)
     lines = told(dataset, model)
     assert [line.split(":")[0] for line in lines] == ["error"] * 3 + ["warning"]
-    problems = list(validation.find_problems(dataset, model))
-    assert validation.describe(problems, 2)[2:] == ["error: and 2 more problem(s)"]
+    problems = list(dataset_check.find_problems(dataset, model))
+    assert dataset_check.describe(problems, 2)[2:] == ["error: and 2 more problem(s)"]
 
 
 def test_pickle_in_an_array_is_never_run(dataset, model, tmp_path):

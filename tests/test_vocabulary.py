@@ -2,7 +2,7 @@
 
 import pytest
 
-from zipquant import vocabulary
+from zipquant.board import vocabulary
 from zipquant.errors import UserError
 
 

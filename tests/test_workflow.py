@@ -31,10 +31,13 @@ from conftest import (
     tiny_encoder,
     write_audio,
 )
-from zipquant import chunk_table, contract, index, manifest, rknn_file
-from zipquant.page import DRIFT_DB, FEW
-from zipquant.report import CLIPPED
-from zipquant.report import write as write_report
+from zipquant.audio import index, manifest
+from zipquant.model import contract
+from zipquant.report.figures import CLIPPED
+from zipquant.report.figures import write as write_report
+from zipquant.report.page import DRIFT_DB, FEW
+from zipquant.toolkit import rknn_file
+from zipquant.traces import chunk_table
 
 PARTS = ("Snakefile", "config.yaml", "rules", "scripts", "envs", "profiles", "models")
 CALIBRATION_FILES, EVALUATION_FILES = 6, 2
@@ -404,8 +407,9 @@ def test_bundle_is_complete_and_what_a_stock_sherpa_onnx_loads(finished):
     assert manifest["recognizer"]["joiner"]["same_argmax"] > 0.99
     assert manifest["recognizer"]["decoder"]["sqnr_db"] > 50
     models = ("decoder.rknn", "encoder.rknn", "joiner.rknn")
-    shared = [f"zipquant/{name}.py" for name in ("__init__", "errors", "fbank", "search")]
-    shared.append("zipquant/vocabulary.py")
+    library = ("__init__", "fbank", "greedy_search", "vocabulary")
+    shared = ["zipquant/__init__.py", "zipquant/errors.py"]
+    shared += [f"zipquant/board/{name}.py" for name in library]
     described = ["encoder.json", "tokens.txt", "transcribe.py"]
     assert sorted(manifest["files"]) == sorted([*models, *described, *shared])
     for name in models:
@@ -632,11 +636,11 @@ AFTER_SAMPLE = {"calibration": 1, "prove": 1, **AFTER_QUANTIZE, **AFTER_DECODING
 @pytest.mark.parametrize(
     ("module", "first"),
     [
-        ("sampling", {"sample": 1}),
-        ("slides", {"traces": 3, "sample": 1}),
-        ("trace_store", {"traces": 3, "sample": 1}),
-        ("chunk_table", {"traces": 3, "sample": 1}),
-        ("calibration", {}),
+        ("calibration/sampling", {"sample": 1}),
+        ("traces/slides", {"traces": 3, "sample": 1}),
+        ("traces/store", {"traces": 3, "sample": 1}),
+        ("traces/chunk_table", {"traces": 3, "sample": 1}),
+        ("calibration/dataset", {}),
     ],
 )
 def test_changed_library_module_reruns_the_rules_that_use_it(project, module, first):
@@ -650,7 +654,7 @@ def test_changed_library_module_reruns_the_rules_that_use_it(project, module, fi
 
 def test_sampling_opens_no_model(finished):
     """Its rule has no model among its inputs, and its code nothing to open one with."""
-    code = "import sys; import zipquant.sampling; print(*sys.modules)"
+    code = "import sys; import zipquant.calibration.sampling; print(*sys.modules)"
     environment = os.environ | {"PYTHONPATH": str(finished / "scripts")}
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
@@ -915,7 +919,7 @@ def test_failed_build_leaves_no_model_and_a_plain_error(project):
 
 def test_variant_that_the_toolkit_fails_is_told_and_the_others_go_on(project):
     """On this platform the toolkit really aborts its process at w8a16, which is not offered."""
-    table = project / "scripts/zipquant/platforms.py"
+    table = project / "scripts/zipquant/toolkit/platforms.py"
     offered = '"rk3562": _INT8 | {"w8a16": _INT8["w8a8"]}'
     table.write_text(table.read_text().replace('"rk3562": _INT8', offered))
     stale = project / "results/variants/w8a16/encoder.rknn"

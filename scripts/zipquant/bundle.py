@@ -8,17 +8,38 @@ from typing import Any
 
 import jinja2
 
-from zipquant import evaluation, files, rknn_file, runtime, transcribe
-from zipquant.contract import Contract
-from zipquant.rknn_toolkit import ENCODER
+from zipquant.board import transcribe
+from zipquant.evaluation import encoder_error
+from zipquant.jobs import files
+from zipquant.model.contract import Contract
+from zipquant.toolkit import rknn_file, sherpa_onnx
+from zipquant.toolkit.rknn_toolkit import ENCODER
 
 SCRIPT = "transcribe.py"
 """What runs the bundle on a board without sherpa-onnx."""
 
-SHARED = ("__init__.py", "errors.py", "fbank.py", "search.py", "vocabulary.py")
-"""The modules of this library that it needs."""
+LIBRARY = Path(__file__).parent
+
+SHARED = (
+    "__init__.py",
+    "errors.py",
+    "board/__init__.py",
+    "board/fbank.py",
+    "board/greedy_search.py",
+    "board/vocabulary.py",
+)
+"""The modules of this library that it needs: the package `board`, and what that imports."""
 
 DECODER, JOINER, TOKENS = "decoder.rknn", "joiner.rknn", "tokens.txt"
+
+
+def copy_script(folder: Path) -> None:
+    """Copy `SCRIPT` and the modules that it imports into a bundle's folder."""
+    shutil.copyfile(LIBRARY / "board" / SCRIPT, folder / SCRIPT)
+    for name in SHARED:
+        copy = folder / LIBRARY.name / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(LIBRARY / name, copy)
 
 
 def write(
@@ -53,7 +74,7 @@ def write(
     best = choice["best"]
     build = files.read_json(variants[best])
     encoder = Path(variants[best]).with_name(ENCODER)
-    evaluation.check_built(encoder.parent, build)
+    encoder_error.check_built(encoder.parent, build)
     folder = Path(folder)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -61,11 +82,7 @@ def write(
     for name, source in sources.items():
         if source:
             shutil.copyfile(source, folder / name)
-    library = Path(__file__).parent
-    shutil.copyfile(library / SCRIPT, folder / SCRIPT)
-    (folder / library.name).mkdir()
-    for name in SHARED:
-        shutil.copyfile(library / name, folder / library.name / name)
+    copy_script(folder)
     context = _context(build) if decoder else None
     model = describe(Contract.load(contract_file), context, audio)
     files.write_json(folder / transcribe.MODEL, model)
@@ -86,7 +103,7 @@ def write(
     }
     files.write_json(folder / "manifest.json", manifest)
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=jinja2.FileSystemLoader(LIBRARY / "templates"),
         trim_blocks=True,
         lstrip_blocks=True,
     )
@@ -137,11 +154,11 @@ def _short(build: Mapping[str, Any]) -> dict[str, Any]:
 def refusals(folder: Path) -> list[str]:
     """Return why a stock sherpa-onnx would refuse the files of a bundle, read back from them."""
     encoder = folder / ENCODER
-    found = runtime.refusals(rknn_file.io_types(encoder), rknn_file.custom_string(encoder))
+    found = sherpa_onnx.refusals(rknn_file.io_types(encoder), rknn_file.custom_string(encoder))
     for name in (DECODER, JOINER):
         if (folder / name).exists():
             types = rknn_file.io_types(folder / name)
-            found += [f"{name}: {reason}" for reason in runtime.type_refusals(types)]
+            found += [f"{name}: {reason}" for reason in sherpa_onnx.type_refusals(types)]
     return found
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import jsonschema
 import yaml
 
-from zipquant import integrity, platforms
 from zipquant.errors import UserError
+from zipquant.jobs import integrity
+from zipquant.toolkit import platforms
 
 RESERVED = ("float", "rknn")
 """Names that no variant can have: the float model, and the best variant with all three in RKNN."""

@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from zipquant import decoding, evaluation, files, quantize, ranges, sampling, scoring
-from zipquant.contract import Contract
+from zipquant.audio.frame_store import FrameReader
+from zipquant.calibration import ranges, sampling
+from zipquant.calibration.recipes import RECIPES, Recipe
 from zipquant.errors import UserError
-from zipquant.frame_store import FrameReader
-from zipquant.recipes import RECIPES, Recipe
+from zipquant.evaluation import encoder_error
+from zipquant.jobs import files
+from zipquant.model.contract import Contract
+from zipquant.recognition import decoding, error_rates
+from zipquant.variants.build import build_variant
 
 NPY_HEADER = 128
 """Bytes before the data of an npy file of a few axes."""
@@ -56,7 +60,7 @@ def build(
     work = Path(work)
     work.mkdir(parents=True, exist_ok=True)
     try:
-        quantize.build_variant(prepared, contract_file, dataset, work, platform, **settings)
+        build_variant(prepared, contract_file, dataset, work, platform, **settings)
     except UserError as error:
         reason = str(error).removeprefix(f"{dataset}: ")
         files.write_json(verdict_file, {"taken": False, "reason": reason})
@@ -65,7 +69,7 @@ def build(
         name = Path(shard).stem
         encoded = work / f"encoded/{name}.h5"
         table = work / f"evaluation/{name}.parquet"
-        evaluation.evaluate_shard(
+        encoder_error.evaluate_shard(
             model, prepared, contract_file, shard, work, table, encoded, one_step_chunks
         )
         if recognizer:
@@ -325,21 +329,21 @@ def _accuracy(
     tables = sorted((work / "evaluation").glob("*.parquet"))
     table = pd.concat([pd.read_parquet(path) for path in tables])
     table = table[table["output"] == contract.encoder_out]
-    sqnr = evaluation.summarize(table, ["mode"]).set_index("mode")["sqnr_db"]
+    sqnr = encoder_error.summarize(table, ["mode"]).set_index("mode")["sqnr_db"]
     figures = {
         "toolkit": "taken",
-        "sqnr_one_step_db": sqnr.get(evaluation.ONE_STEP),
-        "sqnr_free_running_db": sqnr.get(evaluation.FREE_RUNNING),
+        "sqnr_one_step_db": sqnr.get(encoder_error.ONE_STEP),
+        "sqnr_free_running_db": sqnr.get(encoder_error.FREE_RUNNING),
     }
     if float_texts:
         texts = {
-            scoring.FLOAT: decoding.read_texts(float_texts),
+            error_rates.FLOAT: decoding.read_texts(float_texts),
             "int8": decoding.read_texts(sorted((work / "texts").glob("*.tsv"))),
         }
-        scores = scoring.score(texts, scoring.read_references(transcripts))
+        scores = error_rates.score(texts, error_rates.read_references(transcripts))
         models, unit = scores["models"], scores["unit"]
         figures["same_text"] = models["int8"]["same"]["share"]
         if models["int8"]["transcript"]:
             figures["error_rate"] = models["int8"]["transcript"][unit]["rate"]
-            figures["error_rate_float"] = models[scoring.FLOAT]["transcript"][unit]["rate"]
+            figures["error_rate_float"] = models[error_rates.FLOAT]["transcript"][unit]["rate"]
     return figures

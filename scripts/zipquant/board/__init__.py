@@ -1,0 +1,1 @@
+"""What runs on the board too; the bundle copies this folder whole."""

@@ -1,0 +1,208 @@
+"""Transcribes 16 kHz wav files with a bundle, on the board itself, without a PC.
+
+Run in the bundle's folder: python3 transcribe.py speech.wav more.wav --output texts.tsv
+
+It needs Python 3.10, numpy, soundfile, kaldi-native-fbank and rknn-toolkit-lite2. The bundle has a
+copy of it, and of the few modules of Zipquant that it shares with the workflow.
+"""
+
+import argparse
+import csv
+import json
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import soundfile
+
+from zipquant.board.fbank import SAMPLE_RATE, fbank
+from zipquant.board.greedy_search import Networks, search_ctc, search_transducer
+from zipquant.board.vocabulary import Vocabulary
+from zipquant.board.vocabulary import read as read_vocabulary
+from zipquant.errors import UserError
+
+MODEL = "encoder.json"
+"""What the encoder takes, beside it in the bundle; see `zipquant.bundle.describe`."""
+
+COLUMNS = ("utterance", "text", "tokens", "ms_per_chunk")
+"""Of the table; all but the last are those of the workflow's own tables of texts."""
+
+
+class Runner(Protocol):
+    """One of the three networks: on the NPU here, in onnxruntime in the tests."""
+
+    def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Run it on its inputs, in their order, and return its outputs in theirs."""
+
+
+class Npu:
+    """A network on this board's NPU.
+
+    Args:
+        path: the .rknn file.
+
+    Raises:
+        UserError: rknn-toolkit-lite2 is missing, or cannot run the file here.
+    """
+
+    def __init__(self, path: Path):
+        try:
+            from rknnlite.api import RKNNLite
+        except ImportError as error:
+            raise UserError(
+                f"rknn-toolkit-lite2 cannot be imported ({error}): install it on the board, "
+                "pip install rknn-toolkit-lite2"
+            ) from None
+        self._path, self._rknn = path, RKNNLite()
+        for step, arguments in (
+            (self._rknn.load_rknn, [str(path)]),
+            (self._rknn.init_runtime, []),
+        ):
+            if step(*arguments) != 0:
+                raise UserError(
+                    f"{path}: rknn-toolkit-lite2's {step.__name__} failed, see above; the board "
+                    "must be of the platform that the bundle was built for, with librknnrt.so"
+                )
+
+    def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """See `Runner.run`. Arrays of four axes are handed over as NHWC, its own layout."""
+        given = [
+            np.ascontiguousarray(array.transpose(0, 2, 3, 1)) if array.ndim == 4 else array
+            for array in arrays
+        ]
+        outputs = self._rknn.inference(inputs=given)
+        if outputs is None:
+            raise UserError(f"{self._path}: the NPU cannot run it, see above")
+        return outputs
+
+
+class RunnerNetworks:
+    """Decoder and joiner, one row at a time; see `search.Networks`."""
+
+    def __init__(self, decoder: Runner, joiner: Runner, context: int):
+        self.context = context
+        self._decoder, self._joiner = decoder, joiner
+
+    def decode(self, contexts: np.ndarray) -> np.ndarray:
+        """See `search.Networks.decode`."""
+        return self._rows(self._decoder, contexts)
+
+    def join(self, encoded: np.ndarray, decoded: np.ndarray) -> np.ndarray:
+        """See `search.Networks.join`."""
+        return self._rows(self._joiner, encoded, decoded)
+
+    def _rows(self, runner: Runner, *arrays: np.ndarray) -> np.ndarray:
+        rows = [
+            runner.run([array[row : row + 1] for array in arrays])[0].reshape(1, -1)
+            for row in range(len(arrays[0]))
+        ]
+        return np.concatenate(rows)
+
+
+def encode(
+    encoder: Runner, model: Mapping[str, Any], frames: np.ndarray
+) -> tuple[np.ndarray, list[float]]:
+    """Run an utterance through the encoder, as the workflow's `streaming.stream` does.
+
+    Args:
+        encoder: the encoder.
+        model: what it takes, see `MODEL`.
+        frames: features, float32 (frames, 80).
+
+    Returns:
+        The encoder output, float32 (frames, dim), and the seconds that each chunk took.
+    """
+    states = [np.zeros(state["shape"], state["dtype"]) for state in model["states"]]
+    encoded, seconds, first = [], [], 0
+    while first + model["chunk_frames"] < len(frames):
+        x = frames[None, first : first + model["chunk_frames"]]
+        start = time.perf_counter()
+        encoder_out, *new_states = encoder.run([x, *states])
+        seconds.append(time.perf_counter() - start)
+        states = [
+            array.astype(state["dtype"], copy=False).reshape(state["shape"])
+            for state, array in zip(model["states"], new_states, strict=True)
+        ]
+        encoded.append(encoder_out.reshape(-1, encoder_out.shape[-1]).astype(np.float32))
+        first += model["chunk_shift"]
+    return np.concatenate(encoded) if encoded else np.zeros((0, 0), np.float32), seconds
+
+
+def read_wav(path: Path, model: Mapping[str, Any]) -> np.ndarray:
+    """Return the samples of a file with the silence that the workflow appends too.
+
+    Raises:
+        UserError: the file is not readable as audio, or not of 16 kHz.
+    """
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise UserError(f"{path}: not readable as audio ({error})") from None
+    if rate != SAMPLE_RATE:
+        raise UserError(f"{path}: its rate is {rate} Hz; convert it to {SAMPLE_RATE} Hz")
+    mono = samples[:, 0] if model["channels"] == "first" else samples.mean(axis=1)
+    padding = np.zeros(round(model["tail_padding"] * SAMPLE_RATE), np.float32)
+    return np.concatenate([mono, padding])
+
+
+def transcribe(
+    wavs: Sequence[Path],
+    model: Mapping[str, Any],
+    known: Vocabulary,
+    encoder: Runner,
+    networks: Networks | None,
+) -> Iterator[tuple[str, str, str, float]]:
+    """Yield a row of the table (`COLUMNS`) for each wav file.
+
+    Args:
+        wavs: the files.
+        model: what the encoder takes, see `MODEL`.
+        known: the tokens.
+        encoder: the encoder.
+        networks: decoder and joiner; None for a CTC model.
+
+    Raises:
+        UserError: a file is not usable, or a network cannot be run.
+    """
+    for path in wavs:
+        encoded, seconds = encode(encoder, model, fbank(read_wav(path, model)))
+        if networks:
+            (ids,) = search_transducer(networks, [encoded], known.blank, known.unknown)
+        else:
+            ids = search_ctc(encoded, known.blank)
+        ms = round(1000 * sum(seconds) / max(len(seconds), 1), 2)
+        yield path.stem, known.text(ids), " ".join(map(str, ids)), ms
+
+
+def main() -> None:
+    """Read the command line, and transcribe on the NPU."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("wavs", nargs="+", type=Path, help="16 kHz wav or flac files")
+    parser.add_argument("--bundle", type=Path, default=Path(__file__).resolve().parent)
+    parser.add_argument("--output", type=Path, help="the table to write (TSV); else it is printed")
+    given = parser.parse_args()
+    try:
+        model = json.loads((given.bundle / MODEL).read_text(encoding="utf-8"))
+        known = read_vocabulary(given.bundle / "tokens.txt")
+        encoder, networks = Npu(given.bundle / "encoder.rknn"), None
+        if model["context"]:
+            parts = (Npu(given.bundle / f"{part}.rknn") for part in ("decoder", "joiner"))
+            networks = RunnerNetworks(*parts, model["context"])
+        with (
+            open(given.output, "w", encoding="utf-8", newline="")
+            if given.output
+            else nullcontext(sys.stdout)
+        ) as target:
+            table = csv.writer(target, dialect="excel-tab")
+            table.writerow(COLUMNS)
+            table.writerows(transcribe(given.wavs, model, known, encoder, networks))
+    except (UserError, OSError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

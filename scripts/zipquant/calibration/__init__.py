@@ -1,0 +1,1 @@
+"""Which chunks calibrate a model, and the files that the toolkit reads."""

@@ -1,0 +1,1 @@
+"""How accurate each variant is, and which is the best."""

@@ -1,0 +1,332 @@
+"""Accuracy of a built variant against the float model, chunk by chunk, output by output."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow
+import pyarrow.parquet
+
+from zipquant.audio.frame_store import FrameReader, FrameWriter
+from zipquant.jobs import files
+from zipquant.jobs.progress import Progress
+from zipquant.model.contract import Contract
+from zipquant.model.streaming import Encoder, OnnxEncoder, stream
+from zipquant.toolkit import rknn_toolkit
+from zipquant.variants.histograms import RANGES, Histograms
+
+ONE_STEP = "one step"
+"""The variant gets the float model's states for each chunk: the error of a single call."""
+
+FREE_RUNNING = "free-running"
+"""The variant gets its own states: the error as it adds up on a board."""
+
+SIMULATOR = "simulator"
+"""In a time file, what ran a variant that was on no board."""
+
+SCHEMA = pyarrow.schema(
+    [
+        ("utterance", pyarrow.string()),
+        ("chunk", pyarrow.int32()),
+        ("mode", pyarrow.string()),
+        ("output", pyarrow.string()),
+        *((name, pyarrow.float64()) for name in ("signal", "power", "dot", "noise", "max_error")),
+    ]
+)
+"""Columns of an evaluation table."""
+
+
+class Timed:
+    """An encoder whose calls are timed.
+
+    Args:
+        encoder: the encoder.
+
+    Attributes:
+        seconds: how long each call took, in their order.
+    """
+
+    def __init__(self, encoder: Encoder):
+        self._encoder = encoder
+        self.seconds: list[float] = []
+
+    def run(
+        self, x: np.ndarray, states: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Run one chunk; see `streaming.Encoder.run`."""
+        start = time.perf_counter()
+        result = self._encoder.run(x, states)
+        self.seconds.append(time.perf_counter() - start)
+        return result
+
+    def summary(self) -> dict[str, float]:
+        """Return how many `chunks` ran, and median, 95th percentile and maximum in ms."""
+        found = {"chunks": len(self.seconds)}
+        if self.seconds:
+            parts = np.percentile(self.seconds, [50, 95, 100]) * 1000
+            names = ("median_ms", "p95_ms", "max_ms")
+            found |= dict(zip(names, parts.round(2).tolist(), strict=True))
+        return found
+
+
+def compare(reference: np.ndarray, candidate: np.ndarray) -> dict[str, float]:
+    """Return the sums from which SQNR and cosine of any group of chunks follow.
+
+    Returns:
+        `signal` and `power`: sum of squares of reference and candidate; `dot`: of their products;
+        `noise`: of their difference; `max_error`: the largest absolute difference.
+    """
+    a = reference.astype(np.float64).ravel()
+    b = candidate.astype(np.float64).ravel()
+    difference = b - a
+    return {
+        "signal": float(a @ a),
+        "power": float(b @ b),
+        "dot": float(a @ b),
+        "noise": float(difference @ difference),
+        "max_error": float(np.abs(difference).max()),
+    }
+
+
+def sqnr(signal: np.ndarray | pd.Series, noise: np.ndarray | pd.Series) -> np.ndarray:
+    """Return the signal to quantization noise ratio in dB; infinite where there is no noise."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = 10 * np.log10(np.asarray(signal, dtype=float) / np.asarray(noise, dtype=float))
+    return np.where(np.asarray(noise) == 0, np.inf, ratio)
+
+
+def evaluate(
+    reference: Encoder,
+    candidate: Encoder,
+    contract: Contract,
+    utterances: Iterable[tuple[str, np.ndarray]],
+    one_step_chunks: int = 0,
+    total: int = 0,
+    watch: Callable[[Sequence[np.ndarray]], None] | None = None,
+) -> Iterator[tuple[str, np.ndarray, list[tuple]]]:
+    """Run utterances through both models and compare every output of every chunk.
+
+    Args:
+        reference: the float model.
+        candidate: the variant.
+        contract: the contract of both.
+        utterances: id and features of each utterance.
+        one_step_chunks: chunks of each utterance that are run one step too, spread evenly over
+            it; 0 for all.
+        total: how many chunks they have together, for the progress lines.
+        watch: is called with the inputs of the float model, x and the states, for each chunk.
+
+    Yields:
+        For each utterance its id, the candidate's free-running encoder output, float32
+        (frames, dim), and its rows of the table of `evaluate_shard`.
+    """
+    progress = Progress("chunks", total)
+    for utterance_id, frames in utterances:
+        count = contract.chunk_count(len(frames))
+        picked = set(range(count))
+        if one_step_chunks:
+            spread = np.linspace(0, count - 1, min(one_step_chunks, count))
+            picked = set(spread.round().astype(int).tolist())
+        states: list[np.ndarray] = []
+        encoded: list[np.ndarray] = []
+        rows: list[tuple] = []
+        for step in stream(reference, contract, [frames]):
+            if watch:
+                watch(step.inputs)
+            x, *float_states = step.inputs
+            expected = [step.encoder_out, *step.new_states]
+            # Both modes begin with the same zeros, so the first chunk is run once.
+            free = candidate.run(x, states if step.chunk else float_states)
+            states = free[1]
+            encoded.append(as_frames(free[0]))
+            runs = [(FREE_RUNNING, free)]
+            if step.chunk in picked:
+                one_step = candidate.run(x, float_states) if step.chunk else free
+                runs.insert(0, (ONE_STEP, one_step))
+            for mode, (encoder_out, new_states) in runs:
+                got = [encoder_out, *new_states]
+                for name, a, b in zip(contract.outputs, expected, got, strict=True):
+                    rows.append((utterance_id, step.chunk, mode, name, *compare(a, b).values()))
+            progress.advance()
+        yield utterance_id, _join(encoded), rows
+
+
+def as_frames(encoder_out: np.ndarray) -> np.ndarray:
+    """Return the encoder output of one chunk and one utterance as float32 (frames, dim)."""
+    return encoder_out.reshape(-1, encoder_out.shape[-1]).astype(np.float32, copy=False)
+
+
+def evaluate_shard(
+    model: str | Path,
+    prepared: str | Path,
+    contract_file: str | Path,
+    features: str | Path,
+    work: str | Path,
+    table_file: str | Path,
+    encoded_file: str | Path,
+    one_step_chunks: int,
+    target: str | None = None,
+    device_id: str | None = None,
+    time_file: str | Path | None = None,
+    histograms_file: str | Path | None = None,
+) -> None:
+    """Evaluate a variant in the toolkit's simulator, or on a board, on a shard of evaluation audio.
+
+    A variant that could not be built gives files without content.
+
+    Args:
+        model: the float encoder's ONNX file.
+        prepared: the ONNX file that the variant was built from.
+        contract_file: its contract.
+        features: the shard's feature file.
+        work: the variant's folder, with build.json.
+        table_file: the Parquet table to write: one row for each utterance, chunk, mode (`ONE_STEP`,
+            `FREE_RUNNING`) and output, with the columns of `compare`.
+        encoded_file: the frame file to write, of the free-running encoder outputs.
+        one_step_chunks: see `evaluate`.
+        target: the platform of a connected board; None for the simulator.
+        device_id: see `rknn_toolkit.Board`.
+        time_file: the JSON file to write, of what ran it and how long a chunk took, see `Timed`;
+            None for none.
+        histograms_file: the JSON file to write, of the float model's inputs over the calibrated
+            ranges of the variant (`Histograms`); None for none.
+
+    Raises:
+        UserError: a file is damaged, the simulator failed, or there is no such board.
+    """
+    contract = Contract.load(contract_file)
+    work = Path(work)
+    build = files.read_json(work / "build.json")
+    failed = "failure" in build
+    histograms = Histograms()
+    if not failed:
+        check_built(work, build)
+        if histograms_file:
+            histograms = Histograms.read([work / rknn_toolkit.TOOLKIT / RANGES]).empty()
+    with (
+        FrameReader(features) as reader,
+        FrameWriter(encoded_file) as writer,
+        files.atomic(table_file) as temporary,
+        pyarrow.parquet.ParquetWriter(temporary, SCHEMA) as table,
+    ):
+        names = [] if failed else reader.ids
+        total = sum(contract.chunk_count(reader.frame_counts[i]) for i in range(len(names)))
+        utterances = ((name, reader.frames(i)) for i, name in enumerate(names))
+        candidate = None
+        if not total:  # there is nothing to run one for
+            pass
+        elif target:
+            rknn = work / rknn_toolkit.ENCODER
+            candidate = rknn_toolkit.Board(rknn, contract, target, device_id)
+        else:
+            settings = {key: build[key] for key in ("algorithm", "method") if key in build}
+            candidate = rknn_toolkit.Simulator(
+                Path(prepared), contract, work, build["platform"], build["dtype"], **settings
+            )
+        timed = Timed(candidate)
+        reference = OnnxEncoder(model, contract)
+        watch = partial(histograms.add, contract)
+        compared = evaluate(reference, timed, contract, utterances, one_step_chunks, total, watch)
+        for utterance_id, encoded, rows in compared:
+            writer.add(utterance_id, encoded)
+            columns = list(zip(*rows, strict=True)) or [()] * len(SCHEMA)
+            table.write_table(pyarrow.table(columns, schema=SCHEMA))
+    if time_file:
+        ran = {"target": target or SIMULATOR, "device_id": device_id}
+        files.write_json(time_file, ran | timed.summary())
+    if histograms_file:
+        histograms.write(histograms_file)
+
+
+def check_built(work: str | Path, build: Mapping[str, Any]) -> None:
+    """Check that a variant's .rknn is what its build has made.
+
+    It is no output that the workflow knows, since a variant may fail, and so has no record.
+
+    Args:
+        work: the variant's folder.
+        build: its build.json.
+
+    Raises:
+        UserError: it is not, and has been deleted, so that the same command makes it anew.
+    """
+    rknn = Path(work) / rknn_toolkit.ENCODER
+    if not rknn.exists() or files.sha256(rknn) != build["rknn_sha256"]:
+        raise files.damaged(rknn, ValueError("it has not the content that was built"))
+
+
+def encode_shard(
+    model: str | Path,
+    contract_file: str | Path,
+    features: str | Path,
+    encoded_file: str | Path,
+    lanes: int,
+    utterances: Sequence[str] | None = None,
+) -> None:
+    """Run the float encoder over a shard.
+
+    Args:
+        model: the encoder's ONNX file.
+        contract_file: its contract.
+        features: the shard's feature file.
+        encoded_file: the frame file to write, of the encoder outputs.
+        lanes: see `streaming.stream`.
+        utterances: ids of those to run; None for all.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    contract = Contract.load(contract_file)
+    encoder = OnnxEncoder(model, contract)
+    with FrameReader(features) as reader, FrameWriter(encoded_file) as writer:
+        wanted = set(reader.ids if utterances is None else utterances)
+        positions = [i for i, name in enumerate(reader.ids) if name in wanted]
+        counts = [contract.chunk_count(reader.frame_counts[i]) for i in positions]
+        progress = Progress("chunks", sum(counts))
+        encoded: list[list[np.ndarray]] = [[] for _ in counts]
+        written = 0
+
+        def write_finished() -> None:
+            # Lanes end out of turn; the file keeps the order of the features.
+            nonlocal written
+            while written < len(counts) and len(encoded[written]) == counts[written]:
+                writer.add(reader.ids[positions[written]], _join(encoded[written]))
+                encoded[written].clear()
+                written += 1
+
+        frames = (reader.frames(i) for i in positions)
+        for step in stream(encoder, contract, frames, lanes):
+            encoded[step.utterance].append(as_frames(step.encoder_out))
+            progress.advance()
+            write_finished()
+        write_finished()
+
+
+def _join(encoded: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(encoded) if encoded else np.zeros((0, 0), dtype=np.float32)
+
+
+def summarize(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Return SQNR (dB), cosine and largest error of each group of an evaluation table.
+
+    Args:
+        table: a table of `evaluate`.
+        by: the columns that make a group, such as mode and output.
+    """
+    groups = table.groupby(list(by), sort=False)
+    sums = groups[["signal", "power", "dot", "noise"]].sum()
+    norm = np.sqrt(sums["signal"] * sums["power"])
+    # Two silent outputs are equal, though their cosine is 0 / 0.
+    cosine = np.where(norm > 0, sums["dot"] / norm.where(norm > 0, 1), 1.0 * (sums["noise"] == 0))
+    return pd.DataFrame(
+        {
+            "sqnr_db": sqnr(sums["signal"], sums["noise"]),
+            "cosine": cosine,
+            "max_error": groups["max_error"].max(),
+        },
+        index=sums.index,
+    ).reset_index()

@@ -1,0 +1,1 @@
+"""How a job runs, and how it leaves its files."""

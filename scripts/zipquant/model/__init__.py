@@ -1,0 +1,1 @@
+"""The encoder's contract and loop, and what stands beside it."""

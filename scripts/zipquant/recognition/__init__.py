@@ -1,0 +1,1 @@
+"""From encoder outputs to text, and its error rates."""

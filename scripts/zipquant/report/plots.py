@@ -1,0 +1,446 @@
+"""Plots as SVG text for a page: drawn by matplotlib, coloured by the page's style sheet.
+
+A plot is as wide as a telephone shows (`WIDTH`), so that its labels can be read there; on larger
+screens the page scales it. Colours stand in the SVG as CSS variables, so that a plot follows the
+page from light to dark. No scripts, no fonts, no other files.
+"""
+
+import io
+import math
+import re
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+import matplotlib
+import networkx
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from zipquant.variants.histograms import Histogram
+
+WIDTH = 360
+"""Points that a plot is wide, which are CSS pixels in the page's smallest rendering."""
+
+SMALL = 180
+"""Points that one of many small plots is wide: two stand side by side on a telephone."""
+
+LEAST_SHARE = 1e-4
+"""Per cent of the values at which a histogram's logarithmic axis begins."""
+
+SERIES = 6
+"""Colours that the page's style sheet has for series, `--c0` and so on; then they repeat."""
+
+MARKERS = "osD^vP"
+"""Series differ in shape as well as in colour."""
+
+INK, SOFT, GRID, PAPER = "#010101", "#020202", "#030303", "#040404"
+"""Stand for the page's colours while matplotlib draws."""
+
+VARIABLES = {INK: "--ink", SOFT: "--soft-ink", GRID: "--line", PAPER: "--paper"} | {
+    f"#0a0a{number:02d}": f"--c{number}" for number in range(SERIES)
+}
+
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "zipquant",
+    "font.size": 9,
+    "axes.labelsize": 9,
+    "xtick.labelsize": 8.5,
+    "ytick.labelsize": 8.5,
+    "text.color": INK,
+    "axes.labelcolor": SOFT,
+    "axes.edgecolor": GRID,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": GRID,
+    "grid.linewidth": 0.6,
+    "xtick.color": SOFT,
+    "ytick.color": SOFT,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+}
+
+
+def rates(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
+    """Return a plot of error rates with their 95 % intervals.
+
+    Args:
+        rows: `label`, `rate` in per cent, and `interval` (two numbers, or None) of each model.
+        metric: what the rates are, such as WER.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(34 + 24 * len(rows))
+        for place, row in enumerate(rows):
+            if row["interval"]:
+                axes.plot(row["interval"], [place, place], color=_colour(0), lw=3, alpha=0.35)
+            axes.plot(row["rate"], place, "o", color=_colour(0), ms=6)
+        axes.set_yticks(range(len(rows)), [row["label"] for row in rows])
+        axes.set_ylim(len(rows) - 0.5, -0.5)
+        axes.set_xlim(left=0)
+        axes.grid(False, axis="y")
+        axes.set_xlabel(f"{metric} (%), with 95 % interval")
+        labels = "; ".join(f"{row['label']} {row['rate']:.2f} %" for row in rows)
+        return _svg(figure, f"{metric} of each model: {labels}.", "rates")
+
+
+def drift(groups: Sequence[Sequence[int]], series: Mapping[str, Sequence[float | None]]) -> str:
+    """Return a plot of SQNR against the chunk's place in its stream.
+
+    Args:
+        groups: first and last chunk of each point.
+        series: SQNR in dB of each variant at each point; None where there is none.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(200)
+        places = [(first + last) / 2 for first, last in groups]
+        for number, (name, values) in enumerate(series.items()):
+            marks = dict(marker=MARKERS[number % SERIES], ms=3.5) if len(places) <= 40 else {}
+            heights = [np.nan if value is None else value for value in values]
+            axes.plot(places, heights, color=_colour(number), lw=1.6, label=name, **marks)
+        _from_zero(axes, [v for values in series.values() for v in values if v is not None])
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_xlabel("chunk, counted from the start of the stream")
+        axes.set_ylabel("SQNR (dB)")
+        _legend(axes, min(len(series), 3))
+        ends = "; ".join(f"{name} {_ends(values)}" for name, values in series.items())
+        return _svg(figure, f"SQNR by chunk, from the first chunk to the last: {ends}.", "drift")
+
+
+def precision(
+    steps: Sequence[Mapping[str, Any]],
+    chosen: int,
+    target_sqnr: float | None,
+    target_wer_loss: float | None,
+) -> str:
+    """Return a plot of what a search for float16 layers has found: accuracy over work in int8.
+
+    Args:
+        steps: `int8_macs_share` (0 to 1), `sqnr_db`, `predicted_sqnr_db` (or None), and `wer_loss`
+            in per cent (or None) of each choice that was measured.
+        chosen: which of them was taken.
+        target_sqnr: what was asked for, in dB; or None.
+        target_wer_loss: what was asked for, in per cent; or None.
+    """
+    shares = [100 * step["int8_macs_share"] for step in steps]
+    worded = [step["wer_loss"] for step in steps if step["wer_loss"] is not None]
+    taken = steps[chosen]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((WIDTH / 72, (290 if worded else 200) / 72), layout="constrained")
+        figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03)
+        ratios = dict(height_ratios=(2, 1)) if worded else {}
+        grid = figure.subplots(2 if worded else 1, sharex=True, squeeze=False, **ratios)
+        axes = grid[0][0]
+        predicted = [_or_nan(step["predicted_sqnr_db"]) for step in steps]
+        measured = [_or_nan(step["sqnr_db"]) for step in steps]
+        look = dict(marker="o", ms=4, lw=1.3)
+        axes.plot(
+            shares,
+            predicted,
+            color=_colour(1),
+            ls="--",
+            fillstyle="none",
+            label="predicted",
+            **look,
+        )
+        axes.plot(shares, measured, color=_colour(0), label="measured", **look)
+        _ring(axes, shares[chosen], measured[chosen], label="taken")
+        if target_sqnr is not None:
+            axes.axhline(target_sqnr, color=SOFT, lw=1, ls=":", label="target")
+        axes.set_ylabel("SQNR (dB)")
+        _legend(axes, 4)
+        if worded:
+            below = grid[1][0]
+            losses = [_or_nan(step["wer_loss"]) for step in steps]
+            below.plot(shares, losses, color=_colour(0), **look)
+            _ring(below, shares[chosen], losses[chosen])
+            if target_wer_loss is not None:
+                below.axhline(target_wer_loss, color=SOFT, lw=1, ls=":")
+            below.set_ylim(bottom=0)
+            below.set_ylabel("words lost (%)")
+        grid[-1][0].set_xlabel("multiply-accumulates in int8 (%)")
+        text = (
+            f"SQNR over the share of work in int8, from {shares[0]:.1f} % to {shares[-1]:.1f} %: "
+            f"{_ends(measured)}. Taken: {shares[chosen]:.1f} %, {taken['sqnr_db'] or 0:.1f} dB."
+        )
+        return _svg(figure, text, f"precision-{shares}-{measured}")
+
+
+def long_stream(minutes: Sequence[float], series: Mapping[str, Sequence[float | None]]) -> str:
+    """Return a plot of SQNR over one long stream.
+
+    Args:
+        minutes: the time of each point.
+        series: SQNR in dB at each point, of the encoder output first; None where there is none.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(230)
+        for number, (name, values) in enumerate(series.items()):
+            axes.plot(
+                minutes,
+                [_or_nan(value) for value in values],
+                color=_colour(number),
+                lw=2.4 if number == 0 else 1.3,
+                ls="-" if number < SERIES else "--",
+                label=name,
+            )
+        _from_zero(axes, [v for values in series.values() for v in values if v is not None])
+        axes.set_xlabel("minutes of one stream")
+        axes.set_ylabel("SQNR (dB)")
+        _legend(axes, 4)
+        ends = "; ".join(f"{name} {_ends(values)}" for name, values in series.items())
+        return _svg(figure, f"SQNR over one long stream: {ends}.", f"stream-{ends}")
+
+
+def outputs(names: Sequence[str], series: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+    """Return a plot of the SQNR of some outputs.
+
+    Args:
+        names: the outputs, from top to bottom.
+        series: by variant and mode, SQNR in dB of each; infinite values are left out. The first
+            mode is drawn hollow, the second filled.
+    """
+    with matplotlib.rc_context(STYLE):
+        figure, axes = _figure(48 + 13 * len(names))
+        places = np.arange(len(names))
+        finite = []
+        for number, (variant, modes) in enumerate(series.items()):
+            for fill, (mode, values) in zip(("none", "full"), modes.items(), strict=True):
+                heights = np.where(np.isfinite(values), values, np.nan)
+                finite += heights[np.isfinite(heights)].tolist()
+                axes.plot(
+                    heights,
+                    places,
+                    linestyle="none",
+                    marker=MARKERS[number % SERIES],
+                    ms=4.5,
+                    fillstyle=fill,
+                    color=_colour(number),
+                    label=f"{variant}, {mode}",
+                )
+        axes.set_yticks(places, names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_xlim(0, 1.05 * max(finite, default=1))
+        axes.set_xlabel("SQNR (dB); more is better")
+        _legend(axes, 2)
+        return _svg(figure, f"SQNR of {len(names)} outputs, the worst first.", "outputs")
+
+
+def histogram(name: str, rows: Histogram, audio: Histogram) -> str:
+    """Return a small plot of an input's values: calibration rows, evaluation audio, range.
+
+    Args:
+        name: the input.
+        rows: its values in the calibration rows.
+        audio: its values in the evaluation audio, over the same range.
+    """
+    with matplotlib.rc_context(STYLE | {"xtick.labelsize": 9.5}):
+        figure = Figure((SMALL / 72, 96 / 72))
+        # Fixed places: laying out some dozens of these would take most of the report's time.
+        axes = figure.add_axes((0.21, 0.18, 0.77, 0.76))
+        low, high, edges = rows.low, rows.high, rows.edges()
+        axes.axvspan(low, high, color=GRID, alpha=0.5, lw=0)
+        for number, found in enumerate((rows, audio)):
+            shares = np.array(found.counts[1:-1]) / max(1, found.total)
+            heights = np.log10(np.maximum(100 * shares, LEAST_SHARE))
+            look = dict(fill=True, alpha=0.4, lw=0) if number == 0 else dict(lw=1.3)
+            axes.stairs(
+                heights, edges, baseline=math.log10(LEAST_SHARE), color=_colour(number), **look
+            )
+        axes.set_ylim(math.log10(LEAST_SHARE), 2)
+        axes.set_yticks([-4, -2, 0, 2], ["0.0001", "0.01", "1", "100 %"])
+        axes.set_xlim(edges[0], edges[-1])
+        axes.set_xticks([low, high], [f"{low:.3g}", f"{high:.3g}"])
+        axes.grid(False, axis="x")
+        text = (
+            f"{name}: calibrated from {low:.3g} to {high:.3g}, evaluation audio from "
+            f"{_number(audio.least)} to {_number(audio.most)}, {100 * audio.outside:.3g} % outside."
+        )
+        return _svg(figure, text, f"histogram-{name}")
+
+
+def flow(rules: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return the graph of a workflow's rules, with the time and the memory of each.
+
+    Args:
+        rules: what `costs.collect` has returned.
+    """
+    layers, edges = _layers(rules)
+    places: dict[Any, tuple[float, float]] = {}
+    for height, layer in enumerate(layers):
+        for number, node in enumerate(layer):
+            places[node] = ((number + 0.5) * WIDTH / len(layer), 40 * height)
+    longest = max((rule["seconds"] for rule in rules.values()), default=0) or 1
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((WIDTH / 72, (40 * len(layers) + 8) / 72))
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set_xlim(0, WIDTH)
+        axes.set_ylim(40 * len(layers) - 16, -24)
+        axes.set_axis_off()
+        for start, end in edges:
+            (x0, y0), (x1, y1) = places[start], places[end]
+            y0 += 13 * (start in rules)
+            y1 -= 13 * (end in rules)
+            middle = (y0 + y1) / 2
+            path = matplotlib.path.Path(
+                [(x0, y0), (x0, middle), (x1, middle), (x1, y1)], [1, 4, 4, 4]
+            )
+            axes.add_patch(
+                matplotlib.patches.PathPatch(path, fill=False, ec=SOFT, lw=0.8, alpha=0.7)
+            )
+        for name, rule in rules.items():
+            x, y = places[name]
+            half = 40
+            box = dict(boxstyle="round,pad=0,rounding_size=4", mutation_aspect=1)
+            rectangle = matplotlib.patches.FancyBboxPatch
+            axes.add_patch(rectangle((x - half, y - 13), 2 * half, 26, fc=PAPER, ec="none", **box))
+            share = rule["seconds"] / longest
+            axes.add_patch(
+                rectangle(
+                    (x - half, y - 13),
+                    2 * half,
+                    26,
+                    fc=matplotlib.colors.to_rgba(_colour(0), 0.08 + 0.4 * share),
+                    ec=_colour(0),
+                    lw=0.9,
+                    **box,
+                )
+            )
+            axes.text(x, y - 2.5, name, ha="center", va="baseline", fontsize=8.5, weight="bold")
+            memory = "" if rule["memory_mb"] is None else f", {rule['memory_mb']} MB"
+            axes.text(x, y + 8.5, f"{_time(rule['seconds'])}{memory}", ha="center", fontsize=7.5)
+        costs = "; ".join(f"{name} {_time(rule['seconds'])}" for name, rule in rules.items())
+        return _svg(figure, f"The workflow's rules and the time of each: {costs}.", "flow")
+
+
+def _layers(
+    rules: Mapping[str, Mapping[str, Any]],
+) -> tuple[list[list[Any]], list[tuple[Any, Any]]]:
+    """Put the nodes of a graph into layers, and bend long edges at every layer between.
+
+    Returns:
+        The nodes of each layer from left to right, bends among them as tuples; and the edges.
+    """
+    graph = networkx.DiGraph()
+    graph.add_nodes_from(rules)
+    graph.add_edges_from((before, name) for name, rule in rules.items() for before in rule["after"])
+    graph = networkx.transitive_reduction(graph)
+    # As late as possible: a rule stands next to what takes its files.
+    turned = list(networkx.topological_generations(graph.reverse()))[::-1]
+    level = {name: number for number, layer in enumerate(turned) for name in layer}
+    order = {name: number for number, name in enumerate(rules)}
+    layers: list[list[Any]] = [sorted(layer, key=order.__getitem__) for layer in turned]
+    edges: list[tuple[Any, Any]] = []
+    for start, end in sorted(graph.edges, key=lambda edge: (order[edge[0]], order[edge[1]])):
+        bends = [(start, end, number) for number in range(level[start] + 1, level[end])]
+        for bend in bends:
+            layers[bend[2]].append(bend)
+        edges += list(zip([start, *bends], [*bends, end], strict=True))
+    # A node goes where its neighbours are, on average, from the top and from the bottom.
+    for sweep in range(8):
+        place = {
+            node: (number + 0.5) / len(layer)
+            for layer in layers
+            for number, node in enumerate(layer)
+        }
+        for layer in layers if sweep % 2 else reversed(layers):
+            near = {
+                node: [place[b if a == node else a] for a, b in edges if node in (a, b)]
+                for node in layer
+            }
+            layer.sort(key=lambda node: np.mean(near[node] or [place[node]]))
+            place |= {node: (number + 0.5) / len(layer) for number, node in enumerate(layer)}
+    return layers, edges
+
+
+def _figure(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
+    """Return an empty plot of so many points."""
+    figure = Figure((width / 72, height / 72), layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03)
+    return figure, figure.add_subplot()
+
+
+def _colour(number: int) -> str:
+    return f"#0a0a{number % SERIES:02d}"
+
+
+def _legend(axes: Axes, columns: int) -> None:
+    axes.figure.legend(
+        *axes.get_legend_handles_labels(),
+        loc="outside upper left",
+        ncols=min(columns, 4),
+        handlelength=1.2,
+        columnspacing=1.2,
+        borderpad=0.1,
+    )
+
+
+def _from_zero(axes: Axes, values: Sequence[float]) -> None:
+    finite = [value for value in values if math.isfinite(value)]
+    axes.set_ylim(min(0, *finite, 0), 1.08 * max([*finite, 1]))
+
+
+def _ring(axes: Axes, x: float, y: float, **label: str) -> None:
+    ring = dict(marker="o", ms=10, mew=1.6, fillstyle="none", linestyle="none")
+    axes.plot(x, y, color=INK, **ring, **label)
+
+
+def _or_nan(value: float | None) -> float:
+    return np.nan if value is None else value
+
+
+def _ends(values: Sequence[float | None]) -> str:
+    known = [value for value in values if value is not None and math.isfinite(value)]
+    return f"{known[0]:.1f} to {known[-1]:.1f} dB" if known else "exact"
+
+
+def _number(value: float | None) -> str:
+    return "none" if value is None else f"{value:.3g}"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def _svg(figure: Figure, text: str, key: str) -> str:
+    """Return a figure as an `<svg>` element.
+
+    Args:
+        figure: the figure.
+        text: says what it shows to those who cannot see it.
+        key: is put into the names of what the SVG refers to, which are the page's.
+    """
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": key}):
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    svg = buffer.getvalue()
+    _, _, width, height = re.search(r'viewBox="([^"]+)"', svg)[1].split()
+    body = svg[svg.index("<defs>", svg.index("</metadata>")) : svg.rindex("</svg>")]
+    body = re.sub(r"<style.*?</style>|<!--.*?-->", "", body, flags=re.DOTALL)
+    used = set(re.findall(r'(?:url\(|href=")#([\w.-]+)', body))
+    body = re.sub(r' id="([^"]+)"', lambda match: match[0] if match[1] in used else "", body)
+    body = re.sub(r' transform="rotate\(-0 [^"]*"', "", body).replace("xlink:href", "href")
+    body = re.sub(r' (?:d|x|y|transform)="[^"]+"', lambda match: _shortened(match[0]), body)
+    # The page's own font, in the size that is given.
+    body = re.sub(r"font-family: [^;\"]+;?", "", body)
+    body = re.sub(r"(font: (?:\w+ )*[\d.]+px) [^;\"]+", r"\1 var(--font)", body)
+    for colour, variable in VARIABLES.items():
+        body = body.replace(colour, f"var({variable})")
+    body = re.sub(r"\n\s*", "\n", body)
+    return (
+        f'<svg class="plot" viewBox="0 0 {float(width):g} {float(height):g}" role="img" '
+        f'aria-label="{escape(text)}">{body}</svg>'
+    )
+
+
+def _shortened(numbers: str) -> str:
+    """Cut numbers to a hundredth of a point, and line breaks to spaces."""
+    return re.sub(r"(\.\d\d)\d+", r"\1", " ".join(numbers.split()).join((" ", "")))

@@ -1,0 +1,245 @@
+"""The toolkit's own graph of a quantized encoder: what is in it, and what stays in float16.
+
+The first step of the toolkit's hybrid quantization leaves the optimised graph as an ONNX file, and
+the scale of every tensor in a `.cfg` file. Names and operators are the toolkit's: a float input
+passes an `exDataConvert` node, an output comes out of one, and a CumSum has become a Conv with a
+triangular weight.
+"""
+
+import json
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import yaml
+from google.protobuf.message import DecodeError
+from onnx import numpy_helper
+
+from zipquant.errors import UserError
+from zipquant.jobs import files
+
+CONVERT = "exDataConvert"
+FLOAT16 = "float16"
+
+WEIGHTLESS = {
+    *(
+        "Add",
+        "Cast",
+        "Concat",
+        "Constant",
+        "Div",
+        "Expand",
+        "Gather",
+        "Mul",
+        "Reciprocal",
+        "Reshape",
+    ),
+    *("Slice", "Split", "Squeeze", "Sub", "Transpose", "Unsqueeze", CONVERT),
+}
+"""Operators that a running mean is made of, besides its CumSum."""
+
+MATMUL = "exMatMul"
+"""The toolkit's product of two matrices: (n, k, 1, m) and (n, k, 1, p) give (n, m, 1, p)."""
+
+ATTENTION = "exSDPAttention"
+"""The toolkit's attention: queries (n, channels, 1, t) with keys and values (n, channels, 1, s)."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How a tensor is quantized: value = scale * (integer - zero), integer of some bits, signed."""
+
+    scale: float
+    zero: int
+    bits: int
+
+
+class Graph:
+    """The toolkit's graph of a quantized encoder, or the encoder's own.
+
+    Args:
+        path: the `.model` file of the toolkit's first step, or the encoder's ONNX file.
+
+    Attributes:
+        cumulative_sums: names of CumSum nodes. Some boards compute these wrong; the toolkit makes
+            convolutions of them, so that none should be left.
+        nodes: in an order in which each comes after what it reads.
+        inputs: names of the graph's inputs.
+        outputs: names of its outputs.
+        producers: by tensor, the node that makes it.
+        weights: by name.
+        shapes: by tensor.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+
+    def __init__(self, path: str | Path):
+        try:
+            graph = onnx.load(path).graph
+        except (OSError, DecodeError) as error:
+            raise UserError(
+                f"{path} is damaged ({error}): delete the folder and run again"
+            ) from None
+        self.nodes = list(graph.node)
+        self.cumulative_sums = [n.name for n in graph.node if n.op_type == "CumSum"]
+        self.inputs = [value.name for value in graph.input]
+        self.outputs = [value.name for value in graph.output]
+        self.producers = {name: node for node in graph.node for name in node.output}
+        self.weights = {tensor.name: tensor for tensor in graph.initializer}
+        self.shapes = {
+            value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+            for value in (*graph.value_info, *graph.input, *graph.output)
+        } | {name: tuple(tensor.dims) for name, tensor in self.weights.items()}
+
+    def macs(self, node: onnx.NodeProto) -> int:
+        """Return the multiply-accumulates of a node for one chunk, 0 where it has none."""
+        if node.op_type == "Conv":
+            each = self.shapes[node.input[1]][1:]  # (input channels of a group, *kernel)
+        elif node.op_type == MATMUL:
+            each = self.shapes[node.input[0]][1:2]
+        elif node.op_type == ATTENTION:
+            each = (2, self.shapes[node.input[1]][-1])  # scores, and their product with values
+        else:
+            return 0
+        return math.prod(self.shapes[node.output[0]]) * math.prod(each)
+
+    def int8_macs_share(self, float16: Collection[str]) -> float:
+        """Return the share of multiply-accumulates that are done in int8, 0 to 1.
+
+        Args:
+            float16: the tensors that stay in float16; what computes one of them is in float16.
+        """
+        macs = {node.output[0]: self.macs(node) for node in self.nodes}
+        return 1 - sum(macs.get(name, 0) for name in set(float16)) / max(sum(macs.values()), 1)
+
+    def borders(self) -> list[str]:
+        """Return the tensors that make the model's quantized inputs and outputs float16.
+
+        An input is float16 when what its consumers give is; an output when itself is.
+        """
+        inside = {node.output[0] for node in self.nodes if self.is_input(node)}
+        found = [name for node in self.nodes if inside & set(node.input) for name in node.output]
+        found += [n for n in self.outputs if self.producers[n].op_type == CONVERT]
+        # A state that is handed on unchanged is both.
+        return list(dict.fromkeys(found))
+
+    def running_means(self) -> dict[str, list[str]]:
+        """Return the states that are running means, with the tensors that compute each.
+
+        A running mean is an output that a cumulative sum leads to by arithmetic alone, with no
+        layer that has weights in between: (CumSum(x) + mean * count) / (count + k) in Zipformer. In
+        int8 its frame counter saturates, whatever it is calibrated with.
+
+        Returns:
+            By output name, the tensors from it back to the cumulative sum.
+        """
+        found = {name: self._cone(name) for name in self.outputs}
+        return {name: cone for name, cone in found.items() if cone}
+
+    def is_input(self, node: onnx.NodeProto) -> bool:
+        """Whether a node makes the model's own input int8."""
+        return node.op_type == CONVERT and node.input[0] not in self.producers
+
+    def _cone(self, output: str) -> list[str]:
+        """Tensors from an output back to a cumulative sum; none if there are weights on the way."""
+        cone: dict[str, None] = {}
+        todo, sums = [output], 0
+        while todo:
+            name = todo.pop()
+            node = self.producers.get(name)
+            if node is None or name in cone or self.is_input(node):
+                continue
+            cone[name] = None
+            if self._is_cumulative_sum(node):
+                sums += 1
+            elif node.op_type in WEIGHTLESS:
+                todo += node.input
+            else:
+                return []
+        return list(cone) if sums else []
+
+    def _is_cumulative_sum(self, node: onnx.NodeProto) -> bool:
+        """Whether it is a 1x1 convolution with a triangle of ones, the toolkit's CumSum."""
+        if node.op_type == "CumSum":  # in a graph that the toolkit has not rewritten
+            return True
+        if node.op_type != "Conv" or node.input[1] not in self.weights:
+            return False
+        shape = tuple(self.weights[node.input[1]].dims)
+        if len(shape) < 2 or shape[0] != shape[1] or np.prod(shape[2:]) != 1:
+            return False
+        weight = numpy_helper.to_array(self.weights[node.input[1]]).reshape(shape[:2])
+        return bool((weight == np.tril(np.ones(shape[:2]))).all())
+
+
+def read_scales(config: str | Path) -> dict[str, Scale]:
+    """Read how each tensor is quantized from the `.cfg` file of the toolkit's first step.
+
+    Args:
+        config: the file.
+
+    Returns:
+        By name; tensors that are not integers are left out.
+    """
+    text = Path(config).read_text(encoding="utf-8")
+    entries = yaml.load(text, Loader=yaml.CSafeLoader)["quantize_parameters"]
+    return {
+        name: Scale(entry["scale"][0], entry["zero_point"][0], int(entry["dtype"][3:]))
+        for name, entry in entries.items()
+        if entry["dtype"].startswith("int")
+    }
+
+
+def set_float16(config: str | Path, tensors: Sequence[str]) -> None:
+    """Enter tensors that stay in float16 into the `.cfg` file of the toolkit's first step.
+
+    Only the file's first line is changed: the toolkit refuses the file when a number further down
+    is spelt in another way, as a YAML writer would.
+
+    Args:
+        config: the file.
+        tensors: names in the toolkit's graph; those that are not quantized are left out.
+
+    Raises:
+        UserError: the file does not begin as the toolkit leaves it.
+    """
+    path = Path(config)
+    first, rest = path.read_text(encoding="utf-8").split("\n", 1)
+    if first != "custom_quantize_layers: {}":
+        raise UserError(f"{path} has been changed: delete the variant's folder and run again")
+    if not tensors:
+        return
+    quantized = _parameters(rest)
+    # A running mean that is an output is named as both; the toolkit refuses a name given twice.
+    names = [name for name in dict.fromkeys(tensors) if name in quantized]
+    lines = [f"    {json.dumps(name)}: {FLOAT16}" for name in names]
+    files.write_text(path, "\n".join(["custom_quantize_layers:", *lines, rest]))
+
+
+def input_ranges(config: str | Path, inputs: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Return the calibrated ranges of a model's inputs, read from the toolkit's `.cfg` file.
+
+    They are what the algorithm has made of the calibration rows: their minimum and maximum
+    (normal), or a narrower range (kl_divergence, mmse). With float16 borders the input itself is
+    not quantized; the tensors behind it, which hold the same values in other shapes or beside
+    others, are.
+
+    Args:
+        config: the file.
+        inputs: names of the model's inputs; those that the toolkit does not quantize, such as
+            integers, have no range.
+    """
+    parameters = _parameters(Path(config).read_text(encoding="utf-8"))
+    entries = {name: parameters.get(f"{name}_int8", parameters.get(name)) for name in inputs}
+    return {
+        name: (float(min(entry["min"])), float(max(entry["max"])))
+        for name, entry in entries.items()
+        if entry and entry["min"]
+    }
+
+
+def _parameters(text: str) -> dict[str, dict]:
+    return yaml.load(text, Loader=yaml.CSafeLoader)["quantize_parameters"]

@@ -1,0 +1,1 @@
+"""Every chunk of an utterance with the states it really had."""

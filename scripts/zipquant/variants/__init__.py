@@ -1,0 +1,1 @@
+"""One variant: prepared, searched, built."""

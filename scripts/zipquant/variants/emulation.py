@@ -1,0 +1,354 @@
+"""A quantized encoder emulated in PyTorch: what its rounding does, without building it.
+
+The toolkit's simulator needs a build for every choice of float16 layers, and 0.1 s for a chunk. The
+graph that the toolkit quantizes, and the scale of every tensor in it, stand in files: here that
+graph is run in float32, with each tensor rounded to its scale where an int8 operator reads it.
+That takes no build, and runs many utterances or many choices at once.
+
+PyTorch is there because rknn-toolkit2 imports it.
+"""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+import torch.nn.functional as F
+from onnx import helper, numpy_helper
+
+from zipquant.model.contract import Contract, Tensor
+from zipquant.toolkit.quantized_graph import ATTENTION, CONVERT, MATMUL, Graph, Scale
+
+Operator = Callable[[list[Any], dict[str, Any]], Any]
+"""Takes the inputs (tensors, or lists of numbers where these are constant integers) and attributes;
+gives a tensor, or a tuple of them."""
+
+
+class UnknownOperator(Exception):
+    """The graph holds an operator that this module has not got."""
+
+
+JOINED = {b"add": torch.add, b"mul": torch.mul}
+"""What the toolkit's product of matrices does with a third input."""
+
+
+def _matmul(inputs: list[torch.Tensor], attributes: dict[str, Any]) -> torch.Tensor:
+    product = torch.einsum("nkhm,nkhp->nmhp", *inputs[:2])
+    if len(inputs) < 3:
+        return product
+    if attributes.get("c_type") not in JOINED:
+        raise UnknownOperator(f"{MATMUL} with {attributes.get('c_type')}")
+    return JOINED[attributes["c_type"]](product, inputs[2])
+
+
+def _convolution(inputs: list[torch.Tensor], attributes: dict[str, Any]) -> torch.Tensor:
+    top, left, bottom, right = attributes.get("pads", [0, 0, 0, 0])
+    x = F.pad(inputs[0], (left, right, top, bottom))
+    options = {
+        "stride": tuple(attributes.get("strides", (1, 1))),
+        "dilation": tuple(attributes.get("dilations", (1, 1))),
+        "groups": attributes.get("group", 1),
+    }
+    return F.conv2d(x, inputs[1], inputs[2] if len(inputs) > 2 else None, **options)
+
+
+def _slice(inputs: list[Any], attributes: dict[str, Any]) -> torch.Tensor:
+    x, starts, ends = inputs[:3]
+    axes = inputs[3] if len(inputs) > 3 else range(len(starts))
+    steps = inputs[4] if len(inputs) > 4 else [1] * len(starts)
+    for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
+        size = x.shape[axis]
+        if step < 1:
+            raise UnknownOperator("Slice backwards")
+        first, last = (min(max(n + size if n < 0 else n, 0), size) for n in (start, end))
+        x = x.narrow(axis, first, max(last - first, 0))
+        if step > 1:
+            x = x.index_select(axis, torch.arange(0, x.shape[axis], step))
+    return x
+
+
+def _reshape(inputs: list[Any], attributes: dict[str, Any]) -> torch.Tensor:
+    x, shape = inputs
+    return x.reshape([x.shape[axis] if n == 0 else n for axis, n in enumerate(shape)])
+
+
+def _split(inputs: list[Any], attributes: dict[str, Any]) -> tuple[torch.Tensor, ...]:
+    return torch.split(inputs[0], inputs[1], dim=attributes.get("axis", 0))
+
+
+def _gather(inputs: list[Any], attributes: dict[str, Any]) -> torch.Tensor:
+    x, indices = inputs
+    return x.index_select(attributes.get("axis", 0), torch.tensor(indices))
+
+
+def _mean(inputs: list[Any], attributes: dict[str, Any]) -> torch.Tensor:
+    axes = inputs[1] if len(inputs) > 1 else attributes["axes"]
+    return inputs[0].mean(dim=tuple(axes), keepdim=bool(attributes.get("keepdims", 1)))
+
+
+def _cast(inputs: list[Any], attributes: dict[str, Any]) -> torch.Tensor:
+    kind = helper.tensor_dtype_to_np_dtype(attributes["to"])
+    return inputs[0].to(torch.from_numpy(np.zeros(0, dtype=kind)).dtype)
+
+
+def _glu(inputs: list[Any], attributes: dict[str, Any]) -> torch.Tensor:
+    return F.glu(inputs[0], dim=attributes["axis"])
+
+
+def _attention(inputs: list[Any], attributes: dict[str, Any]) -> torch.Tensor:
+    """Scaled dot product attention: queries, keys and values (n, channels, 1, frames), and a mask
+    that is added, (n, keys, 1, queries or 1)."""
+    query, key, value, *mask = inputs
+    scores = torch.einsum("ncht,nchs->nsht", query, key) * attributes.get("scale", 1.0)
+    weights = F.softmax(scores + mask[0] if mask else scores, dim=1)
+    return torch.einsum("nsht,nchs->ncht", weights, value)
+
+
+OPERATORS: dict[str, Operator] = {
+    CONVERT: lambda inputs, _: inputs[0],
+    MATMUL: _matmul,
+    "Add": lambda inputs, _: inputs[0] + inputs[1],
+    "Cast": _cast,
+    "Concat": lambda inputs, attributes: torch.cat(inputs, dim=attributes["axis"]),
+    "Conv": _convolution,
+    "Div": lambda inputs, _: inputs[0] / inputs[1],
+    "Exp": lambda inputs, _: torch.exp(inputs[0]),
+    "Expand": lambda inputs, _: inputs[0] + torch.zeros(inputs[1], dtype=inputs[0].dtype),
+    "Gather": _gather,
+    "Greater": lambda inputs, _: inputs[0] > inputs[1],
+    "Identity": lambda inputs, _: inputs[0],
+    "Log": lambda inputs, _: torch.log(inputs[0]),
+    "LogSoftmax": lambda inputs, attributes: F.log_softmax(inputs[0], attributes.get("axis", -1)),
+    "Max": lambda inputs, _: torch.maximum(*inputs),
+    "Min": lambda inputs, _: torch.minimum(*inputs),
+    "Mul": lambda inputs, _: inputs[0] * inputs[1],
+    "Neg": lambda inputs, _: -inputs[0],
+    "Pow": lambda inputs, _: torch.pow(inputs[0], inputs[1]),
+    "Reciprocal": lambda inputs, _: 1 / inputs[0],
+    "ReduceMean": _mean,
+    "Relu": lambda inputs, _: F.relu(inputs[0]),
+    "Reshape": _reshape,
+    "Sigmoid": lambda inputs, _: torch.sigmoid(inputs[0]),
+    "Slice": _slice,
+    "Softmax": lambda inputs, attributes: F.softmax(inputs[0], attributes.get("axis", -1)),
+    "Softplus": lambda inputs, _: F.softplus(inputs[0]),
+    "Split": _split,
+    "Sqrt": lambda inputs, _: torch.sqrt(inputs[0]),
+    "Sub": lambda inputs, _: inputs[0] - inputs[1],
+    "Tanh": lambda inputs, _: torch.tanh(inputs[0]),
+    "Transpose": lambda inputs, attributes: inputs[0].permute(*attributes["perm"]),
+    ATTENTION: _attention,
+    "exGlu": _glu,
+    "exSoftmax13": lambda inputs, attributes: F.softmax(inputs[0], attributes["axis"]),
+    # Found with the double swish of Zipformer, x * sigmoid(x - 1), whose gamma is -1.
+    "exSwish": lambda inputs, a: inputs[0] * torch.sigmoid(inputs[0] + a.get("gamma", 0.0)),
+}
+"""What the toolkit's graphs are made of. `Emulation.check` finds out whether these are right."""
+
+NUMBERS = {"Reshape": (1,), "Slice": (1, 2, 3, 4), "Split": (1,), "Gather": (1,), "Expand": (1,)}
+"""Inputs that are lists of numbers rather than tensors."""
+
+
+class Emulation:
+    """A quantized encoder in PyTorch, for many utterances or many choices of precision at once.
+
+    Args:
+        graph: the graph of the toolkit's first step.
+        scales: how its tensors are quantized, see `hybrid.read_scales`.
+        contract: the encoder's contract.
+        per_channel: whether each output channel of a weight has a scale of its own.
+
+    Raises:
+        UnknownOperator: the graph holds an operator that this module has not got.
+    """
+
+    def __init__(
+        self, graph: Graph, scales: Mapping[str, Scale], contract: Contract, per_channel: bool
+    ):
+        torch.set_num_threads(1)  # the workflow runs jobs at the same time instead
+        self._graph, self._contract = graph, contract
+        unknown = sorted({node.op_type for node in graph.nodes} - set(OPERATORS))
+        if unknown:
+            raise UnknownOperator(", ".join(unknown))
+        # Wider integers round so little that they are left alone.
+        self.scales = {name: scale for name, scale in scales.items() if scale.bits == 8}
+        self._constants = {
+            name: torch.from_numpy(numpy_helper.to_array(tensor).copy())
+            for name, tensor in graph.weights.items()
+        }
+        self._rounded = {
+            node.input[1]: round_weight(self._constants[node.input[1]], per_channel)
+            for node in graph.nodes
+            if node.op_type == "Conv" and node.input[1] in self._constants
+        }
+        self._attributes = [
+            {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
+            for node in graph.nodes
+        ]
+        self.readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in graph.nodes:
+            for name in node.input:
+                self.readers.setdefault(name, []).append(node)
+
+    def is_int8(self, node: onnx.NodeProto, float16: Collection[str]) -> bool:
+        """Whether a node computes in int8, given the tensors that stay in float16."""
+        return any(name in self.scales and name not in float16 for name in node.output)
+
+    def is_rounded(self, name: str, float16: Collection[str]) -> bool:
+        """Whether some node gets a tensor rounded, given the tensors that stay in float16."""
+        return any(
+            self._is_read_rounded(name, self.is_int8(node, float16), float16)
+            for node in self.readers.get(name, [])
+        )
+
+    def run(
+        self,
+        x: np.ndarray,
+        states: Sequence[np.ndarray],
+        float16: Collection[str],
+        only: Sequence[Collection[str]] | None = None,
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Run one chunk of every lane.
+
+        Args:
+            x: features, float32 (lanes, *shape of x for one utterance).
+            states: the states before the chunk, likewise, in the contract's order.
+            float16: the tensors that stay in float16.
+            only: of each lane, the tensors that are rounded in it, and no weights; None rounds all.
+
+        Returns:
+            Encoder output and the states after the chunk, with the lanes in front.
+        """
+        lanes = len(x)
+        switched = sorted(set().union(*only)) if only is not None else []
+        flags = torch.tensor([[name in lane for name in switched] for lane in only or []])
+        flags = flags.to(torch.float32).reshape(lanes, len(switched))
+        position = {name: column for column, name in enumerate(switched)}
+        inputs = [torch.from_numpy(np.ascontiguousarray(array)) for array in (x, *states)]
+
+        def one(flags: torch.Tensor, *arrays: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            def rounded(name: str, value: torch.Tensor) -> torch.Tensor:
+                if only is None:
+                    return fake_quantize(value, self.scales[name])
+                if name not in position:
+                    return value
+                off = fake_quantize(value, self.scales[name]) - value
+                return value + flags[position[name]] * off
+
+            return self._forward(arrays, float16, rounded, weights=only is None)
+
+        with torch.no_grad():
+            encoder_out, *after = torch.vmap(one)(flags, *inputs)
+        return encoder_out.numpy(), [array.numpy() for array in after]
+
+    def check(self, x: np.ndarray, states: Sequence[np.ndarray], expected: np.ndarray) -> float:
+        """Return how far the graph, run without any rounding, is off the float model.
+
+        Args:
+            x: features, float32 of the contract's shape.
+            states: the states before the chunk.
+            expected: the float model's encoder output.
+
+        Returns:
+            The largest difference, as a share of the largest expected value.
+        """
+        found, _ = self.run(x[None], [state[None] for state in states], (), [()])
+        return float(np.abs(found[0] - expected).max() / np.abs(expected).max())
+
+    def _forward(
+        self,
+        inputs: Sequence[torch.Tensor],
+        float16: Collection[str],
+        rounded: Callable[[str, torch.Tensor], torch.Tensor],
+        weights: bool,
+    ) -> tuple[torch.Tensor, ...]:
+        names = [tensor.name for tensor in self._contract.inputs]
+        values = self._constants | dict(zip(names, inputs, strict=True))
+        for node, attributes in zip(self._graph.nodes, self._attributes, strict=True):
+            int8 = self.is_int8(node, float16)
+            read = []
+            for place, name in enumerate(node.input):
+                value = values[name]
+                if place in NUMBERS.get(node.op_type, ()):
+                    value = value.tolist()
+                elif int8 and weights and name in self._rounded:
+                    value = self._rounded[name]
+                elif name in self.scales and self._is_read_rounded(name, int8, float16):
+                    value = rounded(name, value)
+                read.append(value)
+            found = OPERATORS[node.op_type](read, attributes)
+            for name, value in zip(
+                node.output, found if isinstance(found, tuple) else (found,), strict=True
+            ):
+                values[name] = value
+        return tuple(values[name] for name in self._contract.outputs)
+
+    def _is_read_rounded(self, name: str, int8: bool, float16: Collection[str]) -> bool:
+        """Whether a node gets a tensor rounded: what computes in int8 reads int8.
+
+        What computes in float16 reads a tensor as it is kept. A model's own input is kept in
+        float16 where all that read it compute so; constants are then too.
+        """
+        if int8:
+            return True
+        producer = self._graph.producers.get(name)
+        if producer is None or self._graph.is_input(producer):
+            return any(self.is_int8(node, float16) for node in self.readers[name])
+        return name not in float16
+
+
+class EmulatedEncoder:
+    """An emulation with one choice of precision, as a model for `streaming.stream`."""
+
+    def __init__(self, emulation: Emulation, contract: Contract, float16: Collection[str]):
+        self._emulation, self._float16 = emulation, frozenset(float16)
+        self._inputs, self._states = contract.inputs, contract.states
+
+    def run(
+        self, x: np.ndarray, states: Sequence[np.ndarray]
+    ) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Run one chunk of every lane; see `streaming.Encoder.run`."""
+        fronts = [
+            lanes_in_front(array, tensor)
+            for array, tensor in zip((x, *states), self._inputs, strict=True)
+        ]
+        encoder_out, after = self._emulation.run(fronts[0], fronts[1:], self._float16)
+        # The encoder output has one utterance's batch axis, of 1, behind the lanes.
+        return encoder_out[:, 0], [
+            _lanes_in_place(array, state.tensor)
+            for array, state in zip(after, self._states, strict=True)
+        ]
+
+
+def fake_quantize(value: torch.Tensor, scale: Scale) -> torch.Tensor:
+    """Return a tensor rounded to the integers of a scale, and back."""
+    half = 2 ** (scale.bits - 1)
+    integers = torch.clamp(torch.round(value / scale.scale) + scale.zero, -half, half - 1)
+    return (integers - scale.zero) * scale.scale
+
+
+def round_weight(weight: torch.Tensor, per_channel: bool) -> torch.Tensor:
+    """Return a weight rounded to symmetric int8, with one scale or one for each output channel.
+
+    Args:
+        weight: (output channels, ...).
+        per_channel: see `Emulation`.
+    """
+    rows = weight.reshape(len(weight) if per_channel else 1, -1)
+    scale = rows.abs().amax(dim=1, keepdim=True) / 127
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    return (torch.round(rows / scale) * scale).reshape(weight.shape)
+
+
+def lanes_in_front(array: np.ndarray, tensor: Tensor) -> np.ndarray:
+    """Return lanes of a tensor as (lanes, *its shape for one utterance)."""
+    if tensor.batch_axis is None:
+        return array[None]
+    return np.expand_dims(np.moveaxis(array, tensor.batch_axis, 0), tensor.batch_axis + 1)
+
+
+def _lanes_in_place(array: np.ndarray, tensor: Tensor) -> np.ndarray:
+    if tensor.batch_axis is None:
+        return array[0]
+    return np.moveaxis(array.squeeze(tensor.batch_axis + 1), 0, tensor.batch_axis).copy()
