@@ -762,7 +762,8 @@ def in_child(work: Callable[[], dict], what: str) -> dict:
 
 TOOLKIT = """
 import sys; from pathlib import Path; from types import SimpleNamespace; from job import run
-from zipquant import contract, rknn_toolkit
+from zipquant.model import contract
+from zipquant.toolkit import rknn_toolkit
 def build():
     rknn_toolkit.build(model=Path(sys.argv[1]), contract=contract.Contract.load(sys.argv[2]),
         dataset=Path(sys.argv[3]), work=Path("work"), platform="rk3562", dtype="w8a16",

@@ -15,7 +15,7 @@ SCRIPT = """
 import errno, fcntl, os, signal, sys, time
 from types import SimpleNamespace
 from job import run
-from zipquant import processes
+from zipquant.jobs import processes
 from zipquant.errors import UserError
 
 def succeed(): open(snakemake.output[0], "w").write("made")
@@ -131,7 +131,7 @@ def test_same_job_is_not_done_twice_at_once(folder):
 def test_nothing_works_on_after_the_job_or_the_run_was_killed(folder, killed):
     code = f"""
 import subprocess, sys, time
-from zipquant import processes
+from zipquant.jobs import processes
 processes.announce()
 job = subprocess.Popen(["/bin/sh", "-c", '"$@"; exit 1', "sh", *{command("hang")!r}])
 time.sleep(60)

@@ -42,7 +42,7 @@ def test_job_writes_its_output_to_the_log_and_progress_to_the_console(tmp_path):
 import sys
 from types import SimpleNamespace
 from job import run
-from zipquant.progress import Progress
+from zipquant.jobs.progress import Progress
 def work(total):
     progress = Progress("things", total, every=0)
     for _ in range(total):
