@@ -19,6 +19,7 @@ from record import RESULTS, record
 
 from zipquant.audio import features, index, manifest
 from zipquant.calibration import sampling
+from zipquant.calibration.dataset import write as write_dataset
 from zipquant.evaluation import encoder_error
 from zipquant.model import streaming
 from zipquant.traces import tracing
@@ -68,7 +69,7 @@ def measure(folder: Path, case: tuple, seed: int, output: Path) -> None:
     guard = front_end == "kaldi"
     sampling.sample([table], contract_file, *outputs, strategy, rows, seed, guard)
     dataset = work / "dataset.txt"
-    dataset.write(outputs[0], [trace], contract_file, dataset, work / "arrays", states)
+    write_dataset(outputs[0], [trace], contract_file, dataset, work / "arrays", states)
     settings = ("rk3588", "w8a8", algorithm, "channel")
     build.build_variant(MODEL, contract_file, dataset, work, *settings)
     shard = folder / "evaluation/kaldi.h5"

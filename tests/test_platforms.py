@@ -7,6 +7,7 @@ import pytest
 
 from conftest import tiny_encoder
 from test_other_models import build, calibrate, errors
+from zipquant.calibration.rows import take as take_rows
 from zipquant.toolkit import platforms
 
 
@@ -62,7 +63,7 @@ def test_first_rows_are_a_good_set_or_those_of_the_smallest_priorities(tmp_path)
         rows = "".join(f"{p}\t{name}\t{chunk}\t0\t0\n" for p, name, chunk in chunks)
         header = "priority\tutterance\tchunk\tshard\trow\n"
         (tmp_path / "sample.tsv").write_text(header + rows)
-        rows.take(tmp_path / "dataset.txt", tmp_path / "sample.tsv", 2, tmp_path / "v/dataset.txt")
+        take_rows(tmp_path / "dataset.txt", tmp_path / "sample.tsv", 2, tmp_path / "v/dataset.txt")
         return (tmp_path / "v/dataset.txt").read_text().splitlines()
 
     first = ["../a/0.npy ../b/0.npy", "../a/1.npy ../b/1.npy"]

@@ -10,6 +10,7 @@ from conftest import made_up_table, tiny_encoder
 from zipquant.audio import manifest
 from zipquant.audio.frame_store import FrameWriter
 from zipquant.calibration import sampling
+from zipquant.calibration.dataset import write as write_dataset
 from zipquant.errors import UserError
 from zipquant.model import contract, streaming
 from zipquant.traces import tracing
@@ -115,7 +116,7 @@ def written(tmp_path):
     sampling.sample(frames, tmp_path / "model.json", *outputs, "uniform", 6, 7)
     stored = [tmp_path / "0.h5", tmp_path / "1.h5"]
     dataset = tmp_path / "dataset.txt"
-    dataset.write(
+    write_dataset(
         tmp_path / "sample.tsv", stored, tmp_path / "model.json", dataset, tmp_path / "arrays"
     )
     return model, dataset, rows
@@ -142,7 +143,7 @@ def test_equal_arrays_are_stored_once(written):
 def test_same_input_gives_the_same_bytes(written, tmp_path):
     _, dataset, _ = written
     again = tmp_path / "again"
-    dataset.write(
+    write_dataset(
         tmp_path / "sample.tsv",
         [tmp_path / "0.h5", tmp_path / "1.h5"],
         tmp_path / "model.json",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from zipquant.calibration import dataset_check
+from zipquant.calibration.rows import take as take_rows
 from zipquant.errors import ToolkitError
 from zipquant.evaluation import long_stream
 from zipquant.jobs import files, isolation
@@ -114,7 +115,7 @@ def build_variant(
     if dtype != platforms.FLOAT16:
         dataset_check.check(dataset, contract)
         taken = work / TOOLKIT / rknn_toolkit.DATASET
-        rows.take(dataset, sample, rows, taken)
+        take_rows(dataset, sample, rows, taken)
         dataset = taken
     search = None
     if mixed_precision:
