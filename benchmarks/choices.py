@@ -20,7 +20,7 @@ from record import RESULTS, record
 from zipquant.audio import features, index, manifest
 from zipquant.calibration import sampling
 from zipquant.calibration.dataset import write as write_dataset
-from zipquant.evaluation import encoder_error
+from zipquant.evaluation import encoder_error, measures
 from zipquant.model import streaming
 from zipquant.traces import tracing
 from zipquant.variants import build
@@ -77,7 +77,7 @@ def measure(folder: Path, case: tuple, seed: int, output: Path) -> None:
     encoder_error.evaluate_shard(
         MODEL, MODEL, contract_file, shard, work, found, work / "encoded.h5", 4
     )
-    scores = encoder_error.summarize(pd.read_parquet(found), ["mode", "output"])
+    scores = measures.summarize(pd.read_parquet(found), ["mode", "output"])
     scores[scores["output"] == "encoder_out"].to_csv(output, sep="\t", index=False)
 
 
@@ -115,7 +115,7 @@ def main() -> None:
                 if job.exitcode:
                     raise SystemExit(f"case {case} failed; the cause is above")
                 scores = pd.read_csv(output, sep="\t").set_index("mode")["sqnr_db"]
-                modes = (encoder_error.ONE_STEP, encoder_error.FREE_RUNNING)
+                modes = (measures.ONE_STEP, measures.FREE_RUNNING)
                 records.append((*case, *(scores[mode] for mode in modes)))
             # After each case: who interrupts it keeps what is measured.
             summary = summarize(records)

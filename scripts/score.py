@@ -1,11 +1,11 @@
 """Score the texts of all models."""
 
 from job import run
-from zipquant.recognition import error_rates
+from zipquant.evaluation import scores
 
 run(
     snakemake,
-    error_rates.write,
+    scores.write,
     models=snakemake.params.models,
     texts=snakemake.input.texts,
     transcripts=snakemake.input.get("transcripts"),

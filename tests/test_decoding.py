@@ -15,6 +15,7 @@ from zipquant.board import vocabulary
 from zipquant.evaluation import encoder_error
 from zipquant.model import contract, recognizer
 from zipquant.recognition import decoding
+from zipquant.recognition.texts import read_texts
 from zipquant.variants import transducer
 
 TAIL = 0.66
@@ -143,6 +144,6 @@ def test_decoder_and_joiner_in_the_simulator_hear_the_same(tmp_path):
         platform="rk3588",
         **PARTS,
     )
-    texts = decoding.read_texts([tmp_path / "texts.tsv"])
-    assert decoding.read_texts([tmp_path / "rknn.tsv"]) == texts
+    texts = read_texts([tmp_path / "texts.tsv"])
+    assert read_texts([tmp_path / "rknn.tsv"]) == texts
     assert any(expected)

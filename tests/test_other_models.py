@@ -11,7 +11,7 @@ from conftest import make_audio, tiny_ctc, zipformer2_like_encoder
 from test_traces import trace
 from zipquant.audio import features
 from zipquant.calibration import dataset, sampling
-from zipquant.evaluation import encoder_error
+from zipquant.evaluation import encoder_error, measures
 from zipquant.jobs import isolation
 from zipquant.model import contract, counters
 from zipquant.model.streaming import OnnxEncoder, stream
@@ -65,8 +65,8 @@ def _errors(folder: Path, model: Path, shape: contract.Contract, record: dict) -
     compared = encoder_error.evaluate(OnnxEncoder(model, shape), simulator, shape, unseen, 1)
     rows = [row for _, _, found in compared for row in found]
     table = pd.DataFrame(rows, columns=encoder_error.SCHEMA.names)
-    figures = encoder_error.summarize(table, ["mode", "output"])
-    return figures[figures["mode"] == encoder_error.FREE_RUNNING].set_index("output")
+    figures = measures.summarize(table, ["mode", "output"])
+    return figures[figures["mode"] == measures.FREE_RUNNING].set_index("output")
 
 
 def transducer(path: Path) -> Path:

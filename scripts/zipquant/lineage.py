@@ -13,10 +13,11 @@ from zipquant.audio.frame_store import FrameReader
 from zipquant.calibration import ranges, sampling
 from zipquant.calibration.recipes import RECIPES, Recipe
 from zipquant.errors import UserError
-from zipquant.evaluation import encoder_error
+from zipquant.evaluation import encoder_error, measures, scores
 from zipquant.jobs import files
 from zipquant.model.contract import Contract
 from zipquant.recognition import decoding, error_rates
+from zipquant.recognition.texts import read_texts
 from zipquant.variants.build import build_variant
 
 NPY_HEADER = 128
@@ -329,19 +330,19 @@ def _accuracy(
     tables = sorted((work / "evaluation").glob("*.parquet"))
     table = pd.concat([pd.read_parquet(path) for path in tables])
     table = table[table["output"] == contract.encoder_out]
-    sqnr = encoder_error.summarize(table, ["mode"]).set_index("mode")["sqnr_db"]
+    sqnr = measures.summarize(table, ["mode"]).set_index("mode")["sqnr_db"]
     figures = {
         "toolkit": "taken",
-        "sqnr_one_step_db": sqnr.get(encoder_error.ONE_STEP),
-        "sqnr_free_running_db": sqnr.get(encoder_error.FREE_RUNNING),
+        "sqnr_one_step_db": sqnr.get(measures.ONE_STEP),
+        "sqnr_free_running_db": sqnr.get(measures.FREE_RUNNING),
     }
     if float_texts:
         texts = {
-            error_rates.FLOAT: decoding.read_texts(float_texts),
-            "int8": decoding.read_texts(sorted((work / "texts").glob("*.tsv"))),
+            error_rates.FLOAT: read_texts(float_texts),
+            "int8": read_texts(sorted((work / "texts").glob("*.tsv"))),
         }
-        scores = error_rates.score(texts, error_rates.read_references(transcripts))
-        models, unit = scores["models"], scores["unit"]
+        found = error_rates.score(texts, scores.read_references(transcripts))
+        models, unit = found["models"], found["unit"]
         figures["same_text"] = models["int8"]["same"]["share"]
         if models["int8"]["transcript"]:
             figures["error_rate"] = models["int8"]["transcript"][unit]["rate"]

@@ -13,10 +13,6 @@ from zipquant.audio.frame_store import FrameWriter
 from zipquant.board.fbank import fbank
 from zipquant.jobs.progress import Progress
 
-FRAMES_PER_SECOND = 100
-"""One frame each 10 ms (FrameExtractionOptions.frame_shift_ms, left at its default)."""
-
-
 FRONT_ENDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "kaldi": fbank,
     "librosa-db": librosa_front_ends.librosa_db,

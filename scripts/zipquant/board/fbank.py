@@ -6,6 +6,9 @@ import numpy as np
 SAMPLE_RATE = 16000
 """Hz; what every published streaming Zipformer is trained with and sherpa-onnx resamples to."""
 
+FRAMES_PER_SECOND = 100
+"""One frame each 10 ms (FrameExtractionOptions.frame_shift_ms, left at its default)."""
+
 
 def fbank(samples: np.ndarray) -> np.ndarray:
     """Compute the features that sherpa-onnx feeds to a Zipformer.

@@ -9,9 +9,10 @@ from typing import Any
 import pandas as pd
 
 from zipquant.errors import UserError
-from zipquant.evaluation import encoder_error
+from zipquant.evaluation import measures, scores
 from zipquant.jobs import files
 from zipquant.model.contract import Contract
+from zipquant.model.noise import sqnr
 from zipquant.recognition import error_rates
 
 EQUAL_DB = 0.5
@@ -103,8 +104,8 @@ def write(
         entries.append(Entry(name, build["bytes"], macs, sqnr, build["refusals"]))
     measure = "SQNR of the encoder output"
     if texts:
-        found = error_rates.read([error_rates.FLOAT, *variants], texts)
-        measure = count(entries, found, error_rates.read_references(transcripts))
+        found = scores.read([error_rates.FLOAT, *variants], texts)
+        measure = count(entries, found, scores.read_references(transcripts))
     ranked, why = decide(entries, measure, prefer, loadable)
     why += [f"{name} could not be built: {failure}" for name, failure in failures.items()]
     table = [
@@ -242,7 +243,7 @@ def _against(entry: Entry, top: Entry) -> str:
 
 def _sqnr(tables: Sequence[str | Path], encoder_out: str) -> float | None:
     table = pd.concat([pd.read_parquet(path) for path in tables])
-    table = table[(table["output"] == encoder_out) & (table["mode"] == encoder_error.FREE_RUNNING)]
+    table = table[(table["output"] == encoder_out) & (table["mode"] == measures.FREE_RUNNING)]
     if not len(table):
         return None
-    return float(encoder_error.sqnr(table["signal"].sum(), table["noise"].sum()))
+    return float(sqnr(table["signal"].sum(), table["noise"].sum()))

@@ -7,26 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pyarrow
 import pyarrow.parquet
 
 from zipquant.audio.frame_store import FrameReader, FrameWriter
+from zipquant.evaluation.measures import FREE_RUNNING, ONE_STEP, SIMULATOR
 from zipquant.jobs import files
 from zipquant.jobs.progress import Progress
 from zipquant.model.contract import Contract
+from zipquant.model.noise import compare
 from zipquant.model.streaming import Encoder, OnnxEncoder, stream
 from zipquant.toolkit import rknn_toolkit
 from zipquant.variants.histograms import RANGES, Histograms
-
-ONE_STEP = "one step"
-"""The variant gets the float model's states for each chunk: the error of a single call."""
-
-FREE_RUNNING = "free-running"
-"""The variant gets its own states: the error as it adds up on a board."""
-
-SIMULATOR = "simulator"
-"""In a time file, what ran a variant that was on no board."""
 
 SCHEMA = pyarrow.schema(
     [
@@ -71,32 +63,6 @@ class Timed:
             names = ("median_ms", "p95_ms", "max_ms")
             found |= dict(zip(names, parts.round(2).tolist(), strict=True))
         return found
-
-
-def compare(reference: np.ndarray, candidate: np.ndarray) -> dict[str, float]:
-    """Return the sums from which SQNR and cosine of any group of chunks follow.
-
-    Returns:
-        `signal` and `power`: sum of squares of reference and candidate; `dot`: of their products;
-        `noise`: of their difference; `max_error`: the largest absolute difference.
-    """
-    a = reference.astype(np.float64).ravel()
-    b = candidate.astype(np.float64).ravel()
-    difference = b - a
-    return {
-        "signal": float(a @ a),
-        "power": float(b @ b),
-        "dot": float(a @ b),
-        "noise": float(difference @ difference),
-        "max_error": float(np.abs(difference).max()),
-    }
-
-
-def sqnr(signal: np.ndarray | pd.Series, noise: np.ndarray | pd.Series) -> np.ndarray:
-    """Return the signal to quantization noise ratio in dB; infinite where there is no noise."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = 10 * np.log10(np.asarray(signal, dtype=float) / np.asarray(noise, dtype=float))
-    return np.where(np.asarray(noise) == 0, np.inf, ratio)
 
 
 def evaluate(
@@ -308,25 +274,3 @@ def encode_shard(
 
 def _join(encoded: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(encoded) if encoded else np.zeros((0, 0), dtype=np.float32)
-
-
-def summarize(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Return SQNR (dB), cosine and largest error of each group of an evaluation table.
-
-    Args:
-        table: a table of `evaluate`.
-        by: the columns that make a group, such as mode and output.
-    """
-    groups = table.groupby(list(by), sort=False)
-    sums = groups[["signal", "power", "dot", "noise"]].sum()
-    norm = np.sqrt(sums["signal"] * sums["power"])
-    # Two silent outputs are equal, though their cosine is 0 / 0.
-    cosine = np.where(norm > 0, sums["dot"] / norm.where(norm > 0, 1), 1.0 * (sums["noise"] == 0))
-    return pd.DataFrame(
-        {
-            "sqnr_db": sqnr(sums["signal"], sums["noise"]),
-            "cosine": cosine,
-            "max_error": groups["max_error"].max(),
-        },
-        index=sums.index,
-    ).reset_index()

@@ -1,7 +1,6 @@
 """From encoder outputs to text, many utterances at once."""
 
-import csv
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -115,7 +114,7 @@ def decode_shard(
 
     Args:
         encoded: the frame file of encoder outputs.
-        output: the table to write, see `read_texts`.
+        output: the table to write, see `texts.read_texts`.
         tokens: the tokens file.
         networks: decoder and joiner; None for a CTC model.
 
@@ -146,7 +145,7 @@ def decode_shard_float(
 
     Args:
         encoded: the frame file of encoder outputs.
-        output: the table to write, see `read_texts`.
+        output: the table to write, see `texts.read_texts`.
         tokens: the tokens file.
         decoder: the decoder's ONNX file; None for a CTC model.
         joiner: the joiner's ONNX file; None for a CTC model.
@@ -155,13 +154,3 @@ def decode_shard_float(
         UserError: a file is damaged, or a network cannot be run.
     """
     decode_shard(encoded, output, tokens, _networks(load(tokens, decoder, joiner)))
-
-
-def read_texts(paths: Iterable[str | Path]) -> dict[str, str]:
-    """Read the tables of some shards that `decode_shard` has written: texts by utterance id."""
-    texts = {}
-    for path in paths:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
-            for row in csv.DictReader(file, dialect="excel-tab"):
-                texts[row["utterance"]] = row["text"]
-    return texts

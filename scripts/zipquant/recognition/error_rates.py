@@ -2,18 +2,14 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jiwer
 import numpy as np
 import scipy.stats
 
-from zipquant.audio import manifest
 from zipquant.board import vocabulary
 from zipquant.errors import UserError
-from zipquant.jobs import files
-from zipquant.recognition import decoding
 
 FLOAT = "float"
 """Name of the float model among those that are scored."""
@@ -192,59 +188,6 @@ def score(texts: Mapping[str, Mapping[str, str]], references: Mapping[str, str])
 def unit_of(texts: Iterable[str]) -> str:
     """Return in what errors are counted: in characters where a script has no spaces, or words."""
     return "character" if vocabulary.is_unspaced("".join(texts)) else "word"
-
-
-def read_references(source: str | Path | None) -> dict[str, str]:
-    """Return the transcripts of a manifest by utterance id; none for a folder of audio."""
-    if source is None:
-        return {}
-    return {entry.id: entry.text for entry in manifest.read(str(source)) if entry.text}
-
-
-def write(
-    models: Sequence[str],
-    texts: Sequence[str | Path],
-    transcripts: str | Path | None,
-    best_file: str | Path,
-    scores_file: str | Path,
-    table_file: str | Path,
-) -> None:
-    """Score all models, and write the figures as JSON and all texts side by side as TSV.
-
-    Args:
-        models: names of the models.
-        texts: tables of `decoding.decode_shard`, all shards of the first model, then of the next.
-        transcripts: the evaluation manifest, or None.
-        best_file: what `choice.write` has written; variants that could not be built are left out.
-        scores_file: what `score` returns, and the name of the `best` variant.
-        table_file: one row an utterance: its id, transcript, and the text of each model.
-    """
-    choice = files.read_json(best_file)
-    found = read(models, texts)
-    for name in choice["failures"]:
-        found.pop(name, None)
-    references = read_references(transcripts)
-    scores = score(found, references) | {"best": choice["best"]}
-    files.write_json(scores_file, scores)
-    with files.tsv_writer(table_file) as table:
-        table.writerow(["utterance", "transcript", *found])
-        for name in sorted(found[FLOAT]):
-            row = [text[name] for text in found.values()]
-            table.writerow([name, references.get(name, ""), *row])
-
-
-def read(models: Sequence[str], texts: Sequence[str | Path]) -> dict[str, dict[str, str]]:
-    """Return text by utterance id, by model.
-
-    Args:
-        models: names of the models.
-        texts: tables of `decoding.decode_shard`, all shards of the first model, then of the next.
-    """
-    shards = len(texts) // len(models)
-    return {
-        model: decoding.read_texts(texts[position * shards : (position + 1) * shards])
-        for position, model in enumerate(models)
-    }
 
 
 def _per_cent(errors: np.ndarray, units: np.ndarray, axis: int = -1) -> Any:

@@ -13,9 +13,10 @@ import pyarrow.parquet
 
 from zipquant.audio import index
 from zipquant.calibration import sampling
-from zipquant.evaluation import encoder_error
+from zipquant.evaluation import measures
 from zipquant.jobs import files
 from zipquant.model.contract import Contract
+from zipquant.model.noise import sqnr
 from zipquant.report import costs, page
 from zipquant.variants.histograms import RANGES, Histograms
 
@@ -303,7 +304,7 @@ def _audio(paths: Sequence[str | Path]) -> dict[str, Any]:
 def _accuracy(table: pd.DataFrame, contract: Contract) -> dict[str, Any]:
     encoder_out = table[table["output"] == contract.encoder_out]
     outputs = _records(table, ["mode", "output"])
-    free = [row for row in outputs if row["mode"] == encoder_error.FREE_RUNNING]
+    free = [row for row in outputs if row["mode"] == measures.FREE_RUNNING]
     worst = sorted(free, key=lambda row: row["sqnr_db"])[:WORST]
     return {
         "chunks": len(table[["utterance", "chunk"]].drop_duplicates()),
@@ -311,7 +312,7 @@ def _accuracy(table: pd.DataFrame, contract: Contract) -> dict[str, Any]:
         "outputs": outputs,
         "worst": [{key: row[key] for key in ("output", "sqnr_db")} for row in worst],
         "by_chunk": _records(encoder_out, ["mode", "chunk"]),
-        "drift": _halves(encoder_out[encoder_out["mode"] == encoder_error.FREE_RUNNING]),
+        "drift": _halves(encoder_out[encoder_out["mode"] == measures.FREE_RUNNING]),
     }
 
 
@@ -323,7 +324,7 @@ def _halves(table: pd.DataFrame) -> dict[str, Any] | None:
     middle = (last - 1) // 2
     early = table[table["chunk"] <= middle]
     late = table[table["chunk"] > middle]
-    levels = [float(encoder_error.sqnr(t["signal"].sum(), t["noise"].sum())) for t in (early, late)]
+    levels = [float(sqnr(t["signal"].sum(), t["noise"].sum())) for t in (early, late)]
     return {
         "early": [0, middle],
         "early_db": levels[0],
@@ -341,8 +342,7 @@ def _drift(tables: Mapping[str, pd.DataFrame], contract: Contract) -> dict[str, 
     """
     streams = {
         name: table[
-            (table["output"] == contract.encoder_out)
-            & (table["mode"] == encoder_error.FREE_RUNNING)
+            (table["output"] == contract.encoder_out) & (table["mode"] == measures.FREE_RUNNING)
         ]
         for name, table in tables.items()
     }
@@ -353,7 +353,7 @@ def _drift(tables: Mapping[str, pd.DataFrame], contract: Contract) -> dict[str, 
     levels = {}
     for name, stream in streams.items():
         place = np.searchsorted([first for first, _ in ends], stream["chunk"], side="right")
-        found = encoder_error.summarize(stream.assign(group=place - 1), ["group"])
+        found = measures.summarize(stream.assign(group=place - 1), ["group"])
         by_group = dict(zip(found["group"], found["sqnr_db"], strict=True))
         levels[name] = [by_group.get(number) for number in range(len(ends))]
     return {
@@ -381,7 +381,7 @@ def _inputs(rows: Histograms, audio: Histograms) -> dict[str, Any]:
 
 
 def _records(table: pd.DataFrame, by: list[str]) -> list[dict[str, Any]]:
-    return encoder_error.summarize(table, by).to_dict("records")
+    return measures.summarize(table, by).to_dict("records")
 
 
 def _finite(value: Any) -> Any:

@@ -10,7 +10,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
-from zipquant.evaluation import encoder_error, long_stream
+from zipquant.evaluation import drift, measures
 from zipquant.recognition import error_rates
 from zipquant.report import plots
 from zipquant.variants.histograms import Histograms
@@ -106,8 +106,8 @@ def render(
         "output_names": output_names,
         "figures": _columns(built),
         "shares": any("int8_macs_share" in entry["build"] for entry in built.values()),
-        "loss_db": f"{long_stream.LOSS_DB:g}",
-        "floor_db": f"{long_stream.FLOOR_DB:g}",
+        "loss_db": f"{drift.LOSS_DB:g}",
+        "floor_db": f"{drift.FLOOR_DB:g}",
         "shown_tensors": SHOWN_TENSORS,
         "searched": {n: e for n, e in built.items() if e["build"].get("mixed_precision")},
         "longest": max((rule["seconds"] for rule in report["jobs"].values()), default=0) or 1,
@@ -160,7 +160,7 @@ def verdict(report: Mapping[str, Any], chosen: str | None) -> dict[str, Any]:
     tiles.append(size)
     compared = f"its file is {size['against']}"
     if figures:
-        free = figures[encoder_error.FREE_RUNNING]["sqnr_db"]
+        free = figures[measures.FREE_RUNNING]["sqnr_db"]
         said = "SQNR, on its own states; 10 dB more is a third of the error"
         tiles.append(_tile("encoder output", _db(free), said))
         if not scores:
@@ -176,7 +176,7 @@ def verdict(report: Mapping[str, Any], chosen: str | None) -> dict[str, Any]:
         sentences.append(_drift_sentence(fall))
     sentences += failures
     time = built[best].get("time")
-    on_board = time and time["target"] != encoder_error.SIMULATOR
+    on_board = time and time["target"] != measures.SIMULATOR
     sentences.append(
         (
             f"The encoder was measured on a board ({time['target']}), all else in the simulator of "
@@ -290,7 +290,7 @@ def _highest(built: Mapping[str, Any]) -> str | None:
     figures = {
         name: (
             entry["build"]["dtype"] != "float16",
-            entry["encoder_out"][encoder_error.FREE_RUNNING]["sqnr_db"],
+            entry["encoder_out"][measures.FREE_RUNNING]["sqnr_db"],
         )
         for name, entry in built.items()
         if entry["encoder_out"]
@@ -328,13 +328,13 @@ def _plots(
     figures = {
         name: {
             mode: {row["output"]: row["sqnr_db"] for row in entry["outputs"] if row["mode"] == mode}
-            for mode in (encoder_error.ONE_STEP, encoder_error.FREE_RUNNING)
+            for mode in (measures.ONE_STEP, measures.FREE_RUNNING)
         }
         for name, entry in built.items()
         if entry["outputs"]
     }
     if best in figures:
-        free = figures[best][encoder_error.FREE_RUNNING]
+        free = figures[best][measures.FREE_RUNNING]
         order = sorted(output_names, key=free.__getitem__)
         shown = [name for name in order if math.isfinite(free[name])][:SHOWN_OUTPUTS]
         series = {
@@ -474,7 +474,7 @@ def _columns(built: Mapping[str, Any]) -> dict[str, list[float]]:
     """Return the SQNR of each variant and mode side by side, by output."""
     columns: dict[str, list[float]] = {}
     for variant in built.values():
-        for mode in (encoder_error.ONE_STEP, encoder_error.FREE_RUNNING):
+        for mode in (measures.ONE_STEP, measures.FREE_RUNNING):
             for row in variant["outputs"]:
                 if row["mode"] == mode:
                     columns.setdefault(row["output"], []).append(row["sqnr_db"])
@@ -488,7 +488,7 @@ def _summary(name: str, variant: Mapping[str, Any]) -> str:
     if not variant["chunks"]:
         return f"{name}: {size}, not evaluated: the evaluation audio gives no chunk"
     parts = []
-    for mode in (encoder_error.ONE_STEP, encoder_error.FREE_RUNNING):
+    for mode in (measures.ONE_STEP, measures.FREE_RUNNING):
         figures = variant["encoder_out"][mode]
         parts.append(f"{figures['sqnr_db']:.1f} dB (cosine {figures['cosine']:.5f}) {mode}")
     verdict = "refuses it" if variant["build"]["refusals"] else "loads it"
@@ -533,7 +533,7 @@ def _mb(value: float) -> str:
 
 
 def _limited(limit: Mapping[str, Any]) -> str:
-    """Return what `long_stream.counter_limit` has found, in words."""
+    """Return what `counters.counter_limit` has found, in words."""
     return (
         f"{limit['state']} counts the frames of a stream in float16: exactly for "
         f"{_duration(limit['exact_minutes'])}, then rounded; after "

@@ -10,8 +10,8 @@ from typing import IO
 
 import numpy as np
 
-from zipquant.audio.features import FRAMES_PER_SECOND
 from zipquant.audio.frame_store import FrameReader
+from zipquant.board.fbank import FRAMES_PER_SECOND
 from zipquant.jobs.progress import Progress
 from zipquant.model.contract import Contract
 from zipquant.model.streaming import Batch, Encoder, OnnxEncoder, stream, stream_batches

@@ -13,8 +13,8 @@ from typing import Any
 from zipquant.calibration import dataset_check
 from zipquant.calibration.rows import take as take_rows
 from zipquant.errors import ToolkitError
-from zipquant.evaluation import long_stream
 from zipquant.jobs import files, isolation
+from zipquant.model import counters
 from zipquant.model.contract import Contract
 from zipquant.model.streaming import OnnxEncoder
 from zipquant.recognition import decoding
@@ -220,7 +220,7 @@ def _build(
     )
     limit = None
     if counted:
-        limit = long_stream.counter_limit(OnnxEncoder(model, contract), contract)
+        limit = counters.counter_limit(OnnxEncoder(model, contract), contract)
     return {
         "platform": platform,
         "dtype": dtype,

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from zipquant.errors import UserError
-from zipquant.evaluation import encoder_error
 from zipquant.jobs import files
+from zipquant.model import noise
 from zipquant.model.recognizer import Part, load
 from zipquant.recognition import decoding
 from zipquant.toolkit import platforms, quantized_graph
@@ -122,11 +122,11 @@ def verify(
     runs = {"decoder": (exact.decode, simulated.decode), "joiner": (exact.join, simulated.join)}
     for part, (expect, get) in runs.items():
         expected, got = expect(*rows[part]), get(*rows[part])
-        found = encoder_error.compare(expected, got)
+        found = noise.compare(expected, got)
         figures = {
             "dtype": kinds[part],
             "rows": len(expected),
-            "sqnr_db": round(float(encoder_error.sqnr(found["signal"], found["noise"])), 2),
+            "sqnr_db": round(float(noise.sqnr(found["signal"], found["noise"])), 2),
         }
         if part == "joiner":
             same = expected.argmax(axis=1) == got.argmax(axis=1)

@@ -2,10 +2,13 @@
 
 import math
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
+from conftest import ROOT
 from zipquant.report import costs, page, plots
 from zipquant.report import figures as report_module
 from zipquant.variants.histograms import Histogram
@@ -223,3 +226,15 @@ def test_graph_of_rules_bends_long_edges_at_every_layer():
     assert level["encode"] == level["build"] == 3
     assert ("index", "traces") not in edges
     assert len([node for node in level if isinstance(node, tuple)]) == 1
+
+
+@pytest.mark.parametrize("module", ["report.figures", "evaluation.choice", "evaluation.scores"])
+def test_choosing_and_reporting_need_neither_the_toolkit_nor_torch(module):
+    code = (
+        f"import sys; sys.path.insert(0, 'scripts'); import zipquant.{module}; "
+        "print([name for name in ('rknn', 'torch') if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "[]"

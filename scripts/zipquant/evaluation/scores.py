@@ -1,0 +1,62 @@
+"""Error rates of all models of a run, from their tables of texts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from zipquant.audio import manifest
+from zipquant.jobs import files
+from zipquant.recognition import error_rates
+from zipquant.recognition.texts import read_texts
+
+
+def read_references(source: str | Path | None) -> dict[str, str]:
+    """Return the transcripts of a manifest by utterance id; none for a folder of audio."""
+    if source is None:
+        return {}
+    return {entry.id: entry.text for entry in manifest.read(str(source)) if entry.text}
+
+
+def write(
+    models: Sequence[str],
+    texts: Sequence[str | Path],
+    transcripts: str | Path | None,
+    best_file: str | Path,
+    scores_file: str | Path,
+    table_file: str | Path,
+) -> None:
+    """Score all models, and write the figures as JSON and all texts side by side as TSV.
+
+    Args:
+        models: names of the models.
+        texts: tables of `decoding.decode_shard`, all shards of the first model, then of the next.
+        transcripts: the evaluation manifest, or None.
+        best_file: what `choice.write` has written; variants that could not be built are left out.
+        scores_file: what `error_rates.score` returns, and the name of the `best` variant.
+        table_file: one row an utterance: its id, transcript, and the text of each model.
+    """
+    choice = files.read_json(best_file)
+    found = read(models, texts)
+    for name in choice["failures"]:
+        found.pop(name, None)
+    references = read_references(transcripts)
+    scores = error_rates.score(found, references) | {"best": choice["best"]}
+    files.write_json(scores_file, scores)
+    with files.tsv_writer(table_file) as table:
+        table.writerow(["utterance", "transcript", *found])
+        for name in sorted(found[error_rates.FLOAT]):
+            row = [text[name] for text in found.values()]
+            table.writerow([name, references.get(name, ""), *row])
+
+
+def read(models: Sequence[str], texts: Sequence[str | Path]) -> dict[str, dict[str, str]]:
+    """Return text by utterance id, by model.
+
+    Args:
+        models: names of the models.
+        texts: tables of `decoding.decode_shard`, all shards of the first model, then of the next.
+    """
+    shards = len(texts) // len(models)
+    return {
+        model: read_texts(texts[position * shards : (position + 1) * shards])
+        for position, model in enumerate(models)
+    }
