@@ -8,7 +8,15 @@ import pytest
 import sherpa_onnx
 import soundfile
 
-from conftest import DEMO_MODEL, ROOT, SHARED_SPEECH, needs_shared_speech, tiny_ctc
+from conftest import (
+    DEMO_MODEL,
+    ROOT,
+    SHARED_SPEECH,
+    make_audio,
+    needs_shared_speech,
+    scripted_ctc,
+    tiny_ctc,
+)
 from zipquant.audio import features, manifest
 from zipquant.audio.frame_store import FrameWriter
 from zipquant.board import vocabulary
@@ -115,6 +123,90 @@ def test_ctc_model_is_decoded_as_sherpa_onnx_does(tmp_path):
     )
     assert found == [transcribe_with_sherpa(sherpa, wav) for wav in DEMO_AUDIO]
     assert sum(map(len, found)) > 200
+
+
+def byte_level(text: str) -> list[str]:
+    """The letters that a byte-level BPE writes a text with."""
+    letters = {byte: letter for letter, byte in vocabulary.BYTES.items()}
+    return [letters.get(byte, chr(byte)) for byte in text.encode()]
+
+
+SPECIAL = ["<blk>", "<sos/eos>", "<unk>"]
+BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
+VOCABULARIES = {
+    "words": [*SPECIAL, "▁ten", "▁two"],
+    "pieces": [*SPECIAL, "▁", "▁HE", "LLO", "▁▁", "W", "A▁B", "'S", "▁W"],
+    "characters": [*SPECIAL, "你", "好", "▁OK", "AY", "ñ", "，", "\u3000", "〇"],
+    "spaces": [*SPECIAL, "a", "b", "", "c", "(", "▁"],
+    "surplus": [*SPECIAL, "a", "▁b", "#0", "#1"],
+    "phones": [*SPECIAL, "AH0", "sil", "ʃ", "tʰ˥˩"],
+    "Latin letters": [*SPECIAL, "▁ǎ", "ƙ", "a", "é", "▁"],
+    "byte fallback": [*SPECIAL, *BYTES, "▁a", "b", "▁好"],
+    "byte fallback from another id": ["<blk>", "▁a", *BYTES, "b"],
+    "some bytes": [*SPECIAL, "▁a", *BYTES[0x41:0x5B]],
+    "bytes in lower case": [*SPECIAL, *map(str.lower, BYTES)],
+    "byte-level": [
+        *SPECIAL,
+        *sorted({*byte_level("你好hello,ñ€")}),
+        "",
+        "▁",
+        "▁ƌŋ",
+        "▁h",
+        "el",
+        "Ʀ",
+    ],
+}
+
+
+def some_ids(tokens: list[str]) -> list[int]:
+    """Return token ids: a text, as far as the vocabulary has it, then tokens in any order."""
+    ids = [
+        tokens.index(piece)
+        for word in ("好", "▁", "你", "▁", "h", "e", ",", "▁", "ñ", "€", "▁", "a")
+        for piece in (word, *byte_level(word), *(f"<0x{byte:02X}>" for byte in word.encode()))
+        if piece in tokens
+    ]
+    # Bytes in any order are no UTF-8, which sherpa-onnx's Python binding cannot return.
+    broken = (
+        {*vocabulary.LETTERS, "▁ƌŋ", *BYTES[0x80:]} if "Ʀ" in tokens or BYTES[-1] in tokens else {}
+    )
+    any_order = [number for number, token in enumerate(tokens) if number and token not in broken]
+    return ids + np.random.default_rng(4).permutation(any_order * 2).tolist()
+
+
+@pytest.mark.parametrize("kind", VOCABULARIES)
+def test_any_kind_of_vocabulary_is_printed_as_sherpa_onnx_prints_it(tmp_path, kind):
+    tokens = VOCABULARIES[kind]
+    path = tmp_path / "tokens.txt"
+    lines = [f"{token} {number}\n" for number, token in enumerate(tokens)]
+    path.write_text("".join(lines), encoding="utf-8")
+    ids = some_ids(tokens)
+    model = scripted_ctc(tmp_path / "ctc.onnx", ids, len(tokens))
+    known = vocabulary.read(path)
+    assert known.text(ids) == said(path, model, make_audio(0.32 * (len(ids) // 4 + 4)))
+    assert known.is_byte_level == (kind == "byte-level")
+
+
+def said(tokens: Path, model: Path, audio: np.ndarray) -> str:
+    """Return the text that sherpa-onnx prints for a CTC model's tokens."""
+    recognizer = sherpa_onnx.OnlineRecognizer.from_zipformer2_ctc(
+        tokens=str(tokens), model=str(model), num_threads=1
+    )
+    stream = recognizer.create_stream()
+    stream.accept_waveform(16000, audio)
+    stream.input_finished()
+    while recognizer.is_ready(stream):
+        recognizer.decode_stream(stream)
+    return recognizer.get_result(stream)
+
+
+def test_a_text_begins_as_sherpa_onnx_begins_it(tmp_path):
+    audio, path = make_audio(2), tmp_path / "tokens.txt"
+    model = scripted_ctc(tmp_path / "ctc.onnx", [3, 4, 3], 5)
+    for letter in "(-'<¿…’€〇々。「＊０￥ａ￠ｱ́":
+        for first in (letter, f"▁{letter}"):
+            path.write_text(f"<blk> 0\nx 1\ny 2\n{first} 3\nq 4\n", encoding="utf-8")
+            assert vocabulary.read(path).text([3, 4, 3]) == said(path, model, audio), first
 
 
 def test_lockstep_gives_what_one_at_a_time_gives(tmp_path):

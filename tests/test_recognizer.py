@@ -62,6 +62,15 @@ def test_tokens_of_another_model_are_refused(folder):
         find(folder / "encoder-epoch-99.onnx")
 
 
+def test_tokens_that_only_graphs_need_are_left_out(folder, tmp_path):
+    with open(folder / "tokens.txt", "a") as file:
+        file.write("#0 11\n#1 12\n")
+    assert find(folder / "encoder-epoch-99.onnx").joiner.size == 11
+    model = tiny_ctc(tmp_path / "ctc.onnx", tokens=3)
+    (tmp_path / "tokens.txt").write_text("<blk> 0\na 1\nb 2\n#0 3\n")
+    assert find(model).tokens == str(tmp_path / "tokens.txt")
+
+
 def test_blank_elsewhere_is_refused(folder):
     lines = (folder / "tokens.txt").read_text().replace("<blk> 0", "<blk> 10")
     (folder / "tokens.txt").write_text(lines.replace("▁nine 10", "▁nine 0"))

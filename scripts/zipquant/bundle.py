@@ -1,5 +1,6 @@
 """The bundle: everything that a board needs, in one folder and one tar file."""
 
+import codecs
 import shutil
 import tarfile
 from collections.abc import Mapping, Sequence
@@ -78,10 +79,14 @@ def write(
     folder = Path(folder)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    sources = {ENCODER: encoder, DECODER: decoder, JOINER: joiner, TOKENS: tokens}
+    sources = {ENCODER: encoder, DECODER: decoder, JOINER: joiner}
     for name, source in sources.items():
         if source:
             shutil.copyfile(source, folder / name)
+    if tokens:
+        # sherpa-onnx would take a byte order mark for a part of the first token.
+        content = Path(tokens).read_bytes()
+        (folder / TOKENS).write_bytes(content.removeprefix(codecs.BOM_UTF8))
     copy_script(folder)
     context = _context(build) if decoder else None
     model = describe(Contract.load(contract_file), context, audio)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from zipquant.errors import UserError
+from zipquant.errors import UserError, is_lfs_pointer
 
 WORD_START = "▁"
 """U+2581, which BPE vocabularies put before a piece that begins a word."""
@@ -19,7 +19,20 @@ csrc/online-recognizer-ctc-impl.h)."""
 LARGEST = 1 << 25
 """Bytes of a tokens file; those of 100,000 tokens have 2 MB."""
 
-_BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
+SURPLUS = re.compile(r"#\d+")
+"""Tokens that graphs are built with, at the end of many published files: no model scores them."""
+
+LETTERS = [chr(code) for code in range(256, 423) if unicodedata.is_normalized("NFKC", chr(code))]
+"""What a byte-level BPE writes for the bytes 0 to 31 and 127 to 255, in their order; the bytes
+between are the ASCII characters themselves (GetByteBpeTable in csrc/bbpe.cc)."""
+
+BYTES = dict(zip(LETTERS, [*range(32), *range(127, 256)], strict=True))
+"""The byte of each of `LETTERS`."""
+
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+_ASCII_SPACES = " \t\r\f\v"
+# sherpa-onnx takes one such character away from the beginning of a text (found by trying 2.0.1).
+_NO_BEGINNING = re.compile("[!-/:-@\\[-`{-~\u3000-\u303f！-／：-＠［-｀｛-･]")
 # Scripts written without spaces between words: Han, Hiragana and Katakana, and what goes with them.
 _UNSPACED = re.compile("([⺀-鿿豈-﫿ｦ-ﾟ\U00020000-\U0003ffff])")
 
@@ -42,16 +55,59 @@ class Vocabulary:
     unknown: int | None
 
     def text(self, ids: Iterable[int]) -> str:
-        """Return the text of token ids: pieces joined, `▁` as a space, byte tokens as UTF-8."""
-        joined = b""
-        for token in (self.tokens[number] for number in ids):
-            byte = _BYTE.fullmatch(token)
-            joined += bytes([int(byte[1], 16)]) if byte else token.encode()
-        return " ".join(joined.decode(errors="ignore").replace(WORD_START, " ").split())
+        """Return the text of token ids, as sherpa-onnx prints it.
+
+        Pieces are joined, a `▁` before a piece is a space, byte tokens are UTF-8 (operator[] and
+        DecodeByteBpe in csrc/symbol-table.cc). Bytes that are no UTF-8 are left out.
+        """
+        joined = b"".join(self._printed[number] for number in ids)
+        text = joined.decode(errors="ignore")
+        text = (_from_letters(text) if self.is_byte_level else text).lstrip(_ASCII_SPACES + "\n")
+        return (text[1:] if _NO_BEGINNING.match(text) else text).strip()
+
+    @cached_property
+    def is_byte_level(self) -> bool:
+        """Whether this is a byte-level BPE, as IsByteBPE in csrc/symbol-table.cc decides it.
+
+        All bytes of the tokens are 0xC6, the first byte of the last `LETTERS`, at most.
+        """
+        plain = [token.removeprefix(WORD_START).encode() for token in self.tokens]
+        return max(map(max, filter(None, plain))) == 0xC6
+
+    def scored(self, size: int | None) -> bool:
+        """Return whether a model that gives `size` scores has these tokens, `SURPLUS` ones aside.
+
+        Args:
+            size: scores of the model's output; None where the file does not say.
+        """
+        if size is None or size == len(self.tokens):
+            return True
+        return 0 < size < len(self.tokens) and all(map(SURPLUS.fullmatch, self.tokens[size:]))
 
     def unknown_words(self, text: str) -> list[str]:
         """Return the words of a text that no sequence of tokens spells, case aside."""
         return [word for word in words(text) if not self._spells(word)]
+
+    @cached_property
+    def _printed(self) -> tuple[bytes, ...]:
+        return tuple(self._print(number, token) for number, token in enumerate(self.tokens))
+
+    @cached_property
+    def _first_byte(self) -> int | None:
+        """Id of the first of 256 tokens that stand for bytes; None without such tokens."""
+        ids = {token: number for number, token in enumerate(self.tokens)}
+        first, last = ids.get("<0x00>"), ids.get("<0xFF>")
+        return first if first is not None and last == first + 255 else None
+
+    def _print(self, number: int, token: str) -> bytes:
+        """Return what sherpa-onnx prints for a token."""
+        byte, first = _BYTE.fullmatch(token), self._first_byte
+        # It writes numbers below 16 with one digit, and so does not find these bytes.
+        if byte and first is not None and int(byte[1], 16) == number - first >= 16:
+            return bytes([number - first])
+        if token.startswith(WORD_START) and not self.is_byte_level:
+            return b" " + token[1:].encode()
+        return token.encode()
 
     @cached_property
     def _pieces(self) -> tuple[frozenset[str], frozenset[str]]:
@@ -68,7 +124,7 @@ class Vocabulary:
 
     @cached_property
     def _has_bytes(self) -> bool:
-        return any(_BYTE.fullmatch(token) for token in self.tokens)
+        return self.is_byte_level or any(_BYTE.fullmatch(token) for token in self.tokens)
 
     @cached_property
     def _known(self) -> dict[str, bool]:
@@ -92,41 +148,75 @@ class Vocabulary:
 
 
 def read(path: str | Path) -> Vocabulary:
-    """Read a tokens file: a token and its id on each line.
+    """Read a tokens file: a token and its id on each line; an id alone is the token of a space.
 
     Raises:
         UserError: the file is missing or is no tokens file, ids are missing or given twice, or
             there is no blank.
     """
-    if not Path(path).is_file():
-        raise UserError(f"no tokens file at '{path}': set model.tokens")
-    if Path(path).stat().st_size > LARGEST:
-        raise UserError(f"{path} is too large for a tokens file: set model.tokens")
-    try:
-        lines = Path(path).read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a tokens file ({error}): set model.tokens") from None
     tokens: dict[int, str] = {}
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(_lines(path), 1):
+        line = line.strip(_ASCII_SPACES)
         # Only ASCII blanks separate: a token may be another kind of space.
-        match = re.fullmatch(r"[ \t]*([^ \t]+)[ \t]+(\d{1,9})[ \t\r]*", line)
-        if not match:
-            raise UserError(
-                f"{path}, line {number}: '{line[:40]}' is not a token and its id, separated by a "
-                "space; set model.tokens to the tokens.txt that belongs to the model"
-            )
-        if int(match[2]) in tokens:
+        match = re.fullmatch(rf"(?:([^{_ASCII_SPACES}]+)[{_ASCII_SPACES}]+)?(\d{{1,9}})", line)
+        if not match and line:
+            raise UserError(f"{path}, line {number}: {_no_token(line)}")
+        if match and int(match[2]) in tokens:
             raise UserError(f"{path}, line {number}: the id {match[2]} is given twice")
-        tokens[int(match[2])] = match[1]
+        if match:
+            tokens[int(match[2])] = match[1] or " "
     missing = next((number for number in range(len(tokens)) if number not in tokens), None)
     if missing is not None or not tokens:
-        raise UserError(f"{path}: there is no token with the id {missing or 0}")
+        raise UserError(f"{path}: there is no token with the id {missing or 0}: set model.tokens")
     ordered = tuple(tokens[number] for number in range(len(tokens)))
     blank = next((ordered.index(name) for name in BLANKS if name in ordered), None)
     if blank is None:
         raise UserError(f"{path}: none of the tokens is a blank ({', '.join(BLANKS)})")
     unknown = ordered.index("<unk>") if "<unk>" in ordered else None
     return Vocabulary(str(path), ordered, blank, unknown)
+
+
+def _lines(path: str | Path) -> list[str]:
+    """Return the lines of a tokens file, without the byte order mark of Windows' editors."""
+    path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: set model.tokens to the tokens file in it")
+    if not path.is_file():
+        raise UserError(f"no tokens file at '{path}': set model.tokens")
+    if is_lfs_pointer(path):
+        raise UserError(f"{path} is a Git LFS pointer, not the file itself: run git lfs pull")
+    if path.stat().st_size > LARGEST:
+        raise UserError(f"{path} is too large for a tokens file: set model.tokens")
+    try:
+        content = path.read_bytes()
+        if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+            raise UserError(f"{path} is UTF-16, which sherpa-onnx cannot read: save it as UTF-8")
+        return content.decode("utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is not a tokens file ({error}): set model.tokens") from None
+
+
+def _no_token(line: str) -> str:
+    """Say what is wrong with a line that is not a token and its id."""
+    advice = "set model.tokens to the tokens.txt that belongs to the model"
+    if re.fullmatch(rf"[^{_ASCII_SPACES}]+\t-?\d+(\.\d+)?(e-?\d+)?", line):
+        return f"'{line[:40]}' is a line of SentencePiece's .vocab, which holds scores; {advice}"
+    return f"'{line[:40]}' is not a token and its id, separated by a space; {advice}"
+
+
+def _from_letters(text: str) -> str:
+    """Decode what a byte-level BPE gives; see `LETTERS`."""
+    found = bytearray()
+    for letter in text:
+        if letter == WORD_START:
+            # A space, but not after a byte that is no ASCII, such as the end of 好.
+            if found and 0x20 < found[-1] < 0x7F:
+                found += b" "
+        elif letter in BYTES:
+            found.append(BYTES[letter])
+        elif letter.isascii() and not letter.isspace():
+            found.append(ord(letter))
+    return found.decode(errors="ignore")
 
 
 def normalize(text: str) -> str:

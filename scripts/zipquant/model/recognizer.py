@@ -84,12 +84,12 @@ def find(model: Mapping[str, Any], contract: Contract) -> Recognizer | None:
     if found.joiner:
         _check_width(found.joiner, 0, encoder, contract.encoder_dim)
         return found
-    size = len(vocabulary.read(tokens).tokens)
-    if contract.encoder_dim == size:
+    known = vocabulary.read(tokens)
+    if contract.encoder_dim and known.scored(contract.encoder_dim):
         return found
     if model["tokens"] != AUTO:
         raise UserError(
-            f"{tokens} has {size} tokens, but a vector of {encoder}'s output has "
+            f"{tokens} has {len(known.tokens)} tokens, but a vector of {encoder}'s output has "
             f"{contract.encoder_dim or 'an unknown number of'} values: this is no CTC model with "
             "these tokens; for a transducer set model.decoder and model.joiner"
         )
@@ -111,7 +111,7 @@ def load(tokens: str, decoder: str | None = None, joiner: str | None = None) -> 
     if not decoder or not joiner:
         return Recognizer(tokens)
     predict, join = _part(decoder, "decoder", 1), _part(joiner, "joiner", 2)
-    if join.size not in (None, len(known.tokens)):
+    if not known.scored(join.size):
         raise UserError(
             f"{tokens} has {len(known.tokens)} tokens, but {joiner} gives {join.size} scores: take "
             "the tokens.txt that came with the model (model.tokens)"
