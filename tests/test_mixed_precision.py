@@ -10,6 +10,7 @@ from conftest import make_audio, zipformer2_like_encoder
 from test_other_models import build, calibrate, errors
 from zipquant.audio import features
 from zipquant.audio.frame_store import FrameWriter
+from zipquant.model import noise
 from zipquant.model.streaming import OnnxEncoder, stream
 from zipquant.toolkit import quantized_graph
 from zipquant.variants import emulation, float16_search
@@ -59,11 +60,12 @@ def test_rounding_gives_the_error_that_the_simulator_has(built):
     (found,) = float16_search.encode(
         emulation.EmulatedEncoder(emulated, shape, borders), shape, unseen
     )
-    sqnr = 10 * np.log10((expected**2).sum() / ((expected - found) ** 2).sum())
+    sums = noise.compare(expected, found, noise.channel_means(expected))
+    sqnr = noise.sqnr(sums["signal"], sums["noise"])
     simulated = errors(folder, model, shape, record).loc["encoder_out", "sqnr_db"]
     assert abs(sqnr - simulated) < 3
     # Rounding that is left out, or done twice, is further off.
-    assert 20 < sqnr < 50
+    assert 15 < sqnr < 50
 
 
 def test_lanes_do_not_influence_each_other(built):

@@ -52,3 +52,11 @@ def test_exact_and_silent_chunks_do_not_count():
     for few in ([np.inf] * CHUNKS, [30.0] * 20):
         found = drift.examine(few)
         assert (found["wrong"], found["loss_db"]) == (False, None)
+
+
+def test_nan_is_wrong_however_short_the_stream():
+    levels = speech_like(1)
+    levels[3] = np.nan
+    found = drift.examine(levels)
+    assert found["wrong"] and found["broken_chunks"] == 1 and found["sqnr_db"][3] is None
+    assert drift.examine([np.inf, np.nan])["wrong"]

@@ -40,8 +40,6 @@ def test_every_state_is_compared_and_a_wrong_counter_is_told(tmp_path):
     assert np.isinf(levels["encoder_out"]).all()
     levels, counters = long_stream.compare(exact, Saturating(path, model), model, frames)
     assert counters == {"new_processed_lens": False}
-    assert (
-        levels["encoder_out"][5] == np.inf > levels["encoder_out"][50] > levels["encoder_out"][-1]
-    )
+    assert levels["encoder_out"][5] == np.inf > levels["encoder_out"][50]
     # 40 frames are 10 chunks, so the counter of the 11th is the first that is wrong
     assert np.isinf(levels["new_cached_x"]).all()

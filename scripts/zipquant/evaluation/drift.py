@@ -37,24 +37,27 @@ def examine(levels: Sequence[float]) -> dict[str, Any]:
     falls more steadily than chance would have it (Mann and Kendall's test of a trend, one-sided,
     at `CHANCE`). The first keeps out what is too small to matter, the second what is loud and
     quiet speech in turn. A steady loss is found as well as a single step. An output whose last
-    third is below `FLOOR_DB` goes wrong in any case; one above `HARMLESS_DB` in none.
+    third is below `FLOOR_DB` goes wrong in any case, and so does one that is NaN in any chunk; one
+    above `HARMLESS_DB` goes wrong in none.
 
     Args:
-        levels: SQNR in dB; not finite where a chunk is exact, or silent in the float model.
+        levels: SQNR in dB; infinite where a chunk is exact, or silent in the float model; NaN where
+            the variant gives NaN or infinity.
 
     Returns:
-        `sqnr_db` by chunk (None where not finite), the medians `first_db` and `last_db` of the
-        first and last third, `loss_db` between them, `slope_db_per_chunk` (Theil and Sen), the
-        test's `p_value`, and `wrong`. Those are None, and `wrong` is False, where there are too few
-        chunks to tell.
+        `sqnr_db` by chunk (None where not finite), `broken_chunks` (how many are NaN), the medians
+        `first_db` and `last_db` of the first and last third, `loss_db` between them,
+        `slope_db_per_chunk` (Theil and Sen), the test's `p_value`, and `wrong`. Medians and test
+        are None where there are too few chunks to tell; then nothing but NaN is `wrong`.
     """
     shown = [round(level, 2) if math.isfinite(level) else None for level in levels]
+    broken = sum(math.isnan(level) for level in levels)
     counted = np.array(levels[WARM_UP:], dtype=float)
     places = np.arange(len(counted))[np.isfinite(counted)]
     counted = counted[places]
     unknown = dict.fromkeys(("first_db", "last_db", "loss_db", "slope_db_per_chunk", "p_value"))
     if len(counted) < 2 * BLOCKS:
-        return {"sqnr_db": shown, **unknown, "wrong": False}
+        return {"sqnr_db": shown, "broken_chunks": broken, **unknown, "wrong": broken > 0}
     medians = np.array([np.median(block) for block in np.array_split(counted, BLOCKS)])
     middles = np.array([np.median(block) for block in np.array_split(places, BLOCKS)])
     slope = scipy.stats.theilslopes(medians, middles).slope
@@ -63,12 +66,15 @@ def examine(levels: Sequence[float]) -> dict[str, Any]:
     first, last = float(np.median(medians[:third])), float(np.median(medians[-third:]))
     return {
         "sqnr_db": shown,
+        "broken_chunks": broken,
         "first_db": first,
         "last_db": last,
         "loss_db": first - last,
         "slope_db_per_chunk": float(slope),
         "p_value": float(p_value),
         "wrong": bool(
-            (first - last > LOSS_DB and p_value < CHANCE and last < HARMLESS_DB) or last < FLOOR_DB
+            broken
+            or (first - last > LOSS_DB and p_value < CHANCE and last < HARMLESS_DB)
+            or last < FLOOR_DB
         ),
     }

@@ -11,11 +11,11 @@ import pyarrow
 import pyarrow.parquet
 
 from zipquant.audio.frame_store import FrameReader, FrameWriter
-from zipquant.evaluation.measures import FREE_RUNNING, ONE_STEP, SIMULATOR
+from zipquant.evaluation.measures import FREE_RUNNING, ONE_STEP, SIMULATOR, SUMS
 from zipquant.jobs import files
 from zipquant.jobs.progress import Progress
 from zipquant.model.contract import Contract
-from zipquant.model.noise import compare
+from zipquant.model.noise import channel_means, compare
 from zipquant.model.streaming import Encoder, OnnxEncoder, stream
 from zipquant.toolkit import rknn_toolkit
 from zipquant.variants.histograms import RANGES, Histograms
@@ -26,7 +26,7 @@ SCHEMA = pyarrow.schema(
         ("chunk", pyarrow.int32()),
         ("mode", pyarrow.string()),
         ("output", pyarrow.string()),
-        *((name, pyarrow.float64()) for name in ("signal", "power", "dot", "noise", "max_error")),
+        *((name, pyarrow.float64()) for name in SUMS),
     ]
 )
 """Columns of an evaluation table."""
@@ -100,11 +100,12 @@ def evaluate(
         states: list[np.ndarray] = []
         encoded: list[np.ndarray] = []
         rows: list[tuple] = []
+        outputs: list[tuple[int, str, np.ndarray, np.ndarray]] = []
         for step in stream(reference, contract, [frames]):
             if watch:
                 watch(step.inputs)
             x, *float_states = step.inputs
-            expected = [step.encoder_out, *step.new_states]
+            expected = step.encoder_out
             # Both modes begin with the same zeros, so the first chunk is run once.
             free = candidate.run(x, states if step.chunk else float_states)
             states = free[1]
@@ -114,11 +115,33 @@ def evaluate(
                 one_step = candidate.run(x, float_states) if step.chunk else free
                 runs.insert(0, (ONE_STEP, one_step))
             for mode, (encoder_out, new_states) in runs:
-                got = [encoder_out, *new_states]
-                for name, a, b in zip(contract.outputs, expected, got, strict=True):
+                outputs.append((step.chunk, mode, expected, encoder_out))
+                pairs = zip(contract.outputs[1:], step.new_states, new_states, strict=True)
+                for name, a, b in pairs:
                     rows.append((utterance_id, step.chunk, mode, name, *compare(a, b).values()))
             progress.advance()
-        yield utterance_id, _join(encoded), rows
+        first = _encoder_rows(utterance_id, contract.encoder_out, outputs)
+        yield utterance_id, _join(encoded), [*first, *rows]
+
+
+def _encoder_rows(
+    utterance_id: str, name: str, outputs: Sequence[tuple[int, str, np.ndarray, np.ndarray]]
+) -> list[tuple]:
+    """Return the rows of the encoder output, which is compared without its constant part.
+
+    Args:
+        utterance_id: the utterance.
+        name: the output.
+        outputs: of each run its chunk, its mode, and what the float model and the variant gave.
+    """
+    if not outputs:
+        return []
+    chunks = {chunk: as_frames(expected) for chunk, _, expected, _ in outputs}
+    constant = channel_means(np.concatenate(list(chunks.values())))
+    return [
+        (utterance_id, chunk, mode, name, *compare(chunks[chunk], as_frames(b), constant).values())
+        for chunk, mode, _, b in outputs
+    ]
 
 
 def as_frames(encoder_out: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 from zipquant.audio.frame_store import FrameReader
 from zipquant.board.fbank import FRAMES_PER_SECOND
 from zipquant.evaluation import drift, encoder_error
+from zipquant.evaluation.encoder_error import as_frames
 from zipquant.jobs import files
 from zipquant.jobs.progress import Progress
 from zipquant.model import noise
@@ -95,27 +96,35 @@ def compare(
         frames: features, float32 (frames, bins).
 
     Returns:
-        By output of float type its SQNR in dB for each chunk, infinite where it is exact; and by
-        output of integer type, the counters, whether it was exact in all chunks.
+        By output of float type its SQNR in dB for each chunk, infinite where it is exact and NaN
+        where the variant gives NaN or infinity; and by output of integer type, the counters,
+        whether it was exact in all chunks.
     """
     progress = Progress("chunks", contract.chunk_count(len(frames)))
     types = {state.next_output: state.tensor.dtype for state in contract.states}
-    levels: dict[str, list[float]] = {}
+    levels: dict[str, list[float]] = {contract.encoder_out: []}
+    outputs: list[tuple[np.ndarray, np.ndarray]] = []
     exact: dict[str, bool] = {}
     states: list[np.ndarray] = []
     for step in stream(reference, contract, [frames]):
         x, *float_states = step.inputs
         encoder_out, states = candidate.run(x, states if step.chunk else float_states)
-        expected, got = [step.encoder_out, *step.new_states], [encoder_out, *states]
-        for name, a, b in zip(contract.outputs, expected, got, strict=True):
-            if types.get(name, "float32") == "float32":
-                sums = noise.compare(a, b)
-                level = float(noise.sqnr(sums["signal"], sums["noise"]))
-                levels.setdefault(name, []).append(level)
+        outputs.append((as_frames(step.encoder_out), as_frames(encoder_out)))
+        for name, a, b in zip(contract.outputs[1:], step.new_states, states, strict=True):
+            if types[name] == "float32":
+                levels.setdefault(name, []).append(_level(a, b))
             else:
                 exact[name] = exact.get(name, True) and bool(np.array_equal(a, b))
         progress.advance()
+    if outputs:
+        constant = noise.channel_means(np.concatenate([a for a, _ in outputs]))
+        levels[contract.encoder_out] = [_level(a, b, constant) for a, b in outputs]
     return levels, exact
+
+
+def _level(a: np.ndarray, b: np.ndarray, constant: np.ndarray | float = 0.0) -> float:
+    sums = noise.compare(a, b, constant)
+    return float(noise.sqnr(sums["signal"], sums["noise"]))
 
 
 def _utterances(features: Sequence[str | Path]) -> Iterator[np.ndarray]:

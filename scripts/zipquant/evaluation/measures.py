@@ -16,24 +16,37 @@ FREE_RUNNING = "free-running"
 SIMULATOR = "simulator"
 """In a time file, what ran a variant that was on no board."""
 
+SUMS = ("signal", "power", "dot", "noise", "max_error", "broken")
+"""Columns of an evaluation table with numbers, see `noise.compare`."""
+
 
 def summarize(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
-    """Return SQNR (dB), cosine and largest error of each group of an evaluation table.
+    """Return how exact each group of an evaluation table is.
 
     Args:
-        table: a table of `evaluate`.
+        table: a table of `encoder_error.evaluate_shard`.
         by: the columns that make a group, such as mode and output.
+
+    Returns:
+        A row for each group: `sqnr_db`, `cosine`, `max_error`, and in how many of its rows a value
+        is NaN or infinite, `broken_chunks`. Where there is any, the others are NaN.
     """
-    groups = table.groupby(list(by), sort=False)
-    sums = groups[["signal", "power", "dot", "noise"]].sum()
+    broken = (table["broken"] > 0).astype(int)
+    groups = table.assign(broken_chunks=broken).groupby(list(by), sort=False)
+    sums = groups[["signal", "power", "dot", "noise", "broken_chunks"]].sum()
+    whole = sums["broken_chunks"] == 0
+    # pandas leaves NaN out of a sum, which would make a broken output look exact.
+    sums[["power", "dot", "noise"]] = sums[["power", "dot", "noise"]].where(whole)
     norm = np.sqrt(sums["signal"] * sums["power"])
     # Two silent outputs are equal, though their cosine is 0 / 0.
     cosine = np.where(norm > 0, sums["dot"] / norm.where(norm > 0, 1), 1.0 * (sums["noise"] == 0))
+    cosine = np.where(whole, cosine, np.nan)
     return pd.DataFrame(
         {
             "sqnr_db": sqnr(sums["signal"], sums["noise"]),
             "cosine": cosine,
-            "max_error": groups["max_error"].max(),
+            "max_error": groups["max_error"].max().where(whole),
+            "broken_chunks": sums["broken_chunks"],
         },
         index=sums.index,
     ).reset_index()

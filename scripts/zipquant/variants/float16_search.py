@@ -20,6 +20,7 @@ import onnx
 from zipquant.audio.frame_store import FrameReader
 from zipquant.jobs.progress import Progress
 from zipquant.model.contract import Contract
+from zipquant.model.noise import varying_power
 from zipquant.model.streaming import OnnxEncoder, stream
 from zipquant.recognition import error_rates
 from zipquant.toolkit.quantized_graph import Graph, read_scales
@@ -179,7 +180,7 @@ class Search:
         self._grids = grids(graph, emulation)
         self._outputs = {node.output[0]: tuple(node.output) for node in graph.nodes}
         self._cost = {node.output[0]: self._cost_of(node) for node in graph.nodes}
-        self._power = sum(float((e.astype(float) ** 2).sum()) for e in audio.encoded)
+        self._power = sum(map(varying_power, audio.encoded))
 
     def sensitivities(self) -> list[float]:
         """Return the noise that each grid alone adds, as a share of the encoder output's power."""
@@ -192,7 +193,7 @@ class Search:
         present = [i for i, grid in enumerate(self._grids) if self._is_rounded(grid, self._fixed)]
         noise = [0.0] * len(self._grids)
         progress = Progress("tensors", len(present))
-        signal = sum(float((e.astype(float) ** 2).sum()) for e in self._audio.encoded[: len(tried)])
+        signal = sum(map(varying_power, self._audio.encoded[: len(tried)]))
         for start in range(0, len(present), LANES):
             lanes = present[start : start + LANES]
             only = [self._grids[i].tensors for i in lanes]
