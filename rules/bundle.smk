@@ -5,7 +5,7 @@ rule bundle:
         verified=verified(),
         best=rules.choose.output.best,
         contract=rules.inspect.output.contract,
-        scores=rules.score.output.scores if RECOGNIZER else [],
+        scores=rules.score.output.scores if PLAN.recognizer else [],
         builds=expand(rules.quantize.output.build, variant=VARIANTS),
         tokens=recognizer_files().get("tokens", []),
         templates=templates("bundle.md"),

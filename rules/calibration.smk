@@ -25,8 +25,8 @@ rule sample:
         mem_mb=growing(1000),
         runtime=growing(60),
     params:
-        strategy=RECIPE.strategy,
-        guard=RECIPE.front_end == "kaldi",
+        strategy=PLAN.recipe.strategy,
+        guard=PLAN.recipe.front_end == "kaldi",
         rows=config["calibration"]["rows"],
         seed=config["calibration"]["seed"],
     message:
@@ -56,10 +56,10 @@ rule calibration:
         mem_mb=growing(1000),
         runtime=growing(60),
     params:
-        states=RECIPE.states,
+        states=PLAN.recipe.states,
         # Not used, but if the sampling fails after a change of these, and its output is gone, the
         # old calibration set must not pass for the new one.
-        strategy=RECIPE.strategy,
+        strategy=PLAN.recipe.strategy,
         rows=config["calibration"]["rows"],
         seed=config["calibration"]["seed"],
     message:

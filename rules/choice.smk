@@ -1,3 +1,9 @@
+def candidates() -> list[str]:
+    """The variants that the best is chosen from: the quantized ones, if there are any."""
+    quantized = [n for n, s in VARIANTS.items() if s["dtype"] != "float16"]
+    return quantized or list(VARIANTS)
+
+
 # Which variant is the best, and why.
 rule choose:
     input:
@@ -6,7 +12,7 @@ rule choose:
         proof=rules.prove.output.record,
         builds=expand(rules.quantize.output.build, variant=VARIANTS),
         evaluations=evaluations(),
-        texts=texts_of(FLOAT, *VARIANTS) if RECOGNIZER else [],
+        texts=texts_of(FLOAT, *VARIANTS) if PLAN.recognizer else [],
         lib=lib("choose"),
     output:
         best=result("best.json"),

@@ -1,3 +1,15 @@
+# How far each variant is from the float model.
+
+
+def evaluations() -> list[str]:
+    """The evaluation tables, all shards of the first variant, then of the next."""
+    return [
+        result(f"evaluation/{variant}/{shard}.parquet")
+        for variant in VARIANTS
+        for shard in PLAN.shards_of("evaluation")
+    ]
+
+
 # A variant in the toolkit's simulator, or on a board, against the float model, on a shard of evaluation audio.
 rule evaluate:
     input:

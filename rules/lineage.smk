@@ -1,9 +1,75 @@
 # `snakemake lineage`: all recipes on the configured model and audio, compared in one table.
 
+from zipquant.calibration import recipes
+
 
 wildcard_constraints:
     recipe="|".join(recipes.RECIPES),
     front_end="|".join({recipe.front_end for recipe in recipes.RECIPES.values()}),
+
+
+def of_front_end(front_end: str, pattern: str) -> list[str]:
+    """A front end's files of all shards; those of the configured one are made anyway."""
+    folder = "" if front_end == PLAN.recipe.front_end else f"lineage/{front_end}/"
+    paths = [pattern.format(shard=shard) for shard in PLAN.shards_of("calibration")]
+    return [f"{folder}{path}" for path in paths]
+
+
+def features_of(front_end: str) -> list[str]:
+    paths = of_front_end(front_end, "features/calibration/{shard}.h5")
+    return [result(path) for path in paths]
+
+
+def traces_of(front_end: str, suffix: str) -> list[str]:
+    paths = of_front_end(front_end, f"traces/{{shard}}{suffix}")
+    return [result(path) for path in paths]
+
+
+def recipe_of(wildcards) -> recipes.Recipe:
+    return recipes.RECIPES[wildcards.recipe]
+
+
+def recipe_file(name: str, file: str) -> str:
+    return result(f"lineage/{name}/{file}")
+
+
+def recipe_benchmarks(name: str) -> list[str]:
+    """The benchmark files of all jobs that a recipe's calibration set needs."""
+    recipe = recipes.RECIPES[name]
+    patterns = ["features/calibration/{shard}"]
+    if recipe.states == "real":
+        patterns.append("traces/{shard}")
+    shared = [of_front_end(recipe.front_end, pattern) for pattern in patterns]
+    jobs = [*sum(shared, []), f"lineage/{name}/sample", f"lineage/{name}/calibration"]
+    return [benchmark_of(job) for job in jobs]
+
+
+def lineage_settings() -> dict[str, str]:
+    """Those of the first quantized variant; each recipe's set is taken whole, all of it int8."""
+    settings = VARIANTS[candidates()[0]]
+    left = ("rows", "mixed_precision")
+    return {key: value for key, value in settings.items() if key not in left}
+
+
+def made(name: str) -> dict:
+    """The files of a recipe, as `zipquant.lineage.Made` has them."""
+    front_end = recipes.RECIPES[name].front_end
+    return {
+        "dataset": recipe_file(name, "dataset.txt"),
+        "sample": recipe_file(name, "sample.tsv"),
+        "features": features_of(front_end),
+        "tables": traces_of(front_end, ".parquet"),
+        "benchmarks": recipe_benchmarks(name),
+        "verdict": recipe_file(name, "verdict.json"),
+        "work": recipe_file(name, "variant"),
+    }
+
+
+def made_files() -> list[str]:
+    """The files of all recipes."""
+    entries = [entry for name in recipes.RECIPES for entry in made(name).values()]
+    lists = [[entry] if isinstance(entry, str) else entry for entry in entries]
+    return sorted(set(sum(lists, [])))
 
 
 use rule features as lineage_features with:
@@ -125,7 +191,7 @@ rule lineage:
         proof=rules.prove.output.record,
         features=features_of("kaldi"),
         tables=traces_of("kaldi", ".parquet"),
-        float_texts=texts_of(FLOAT) if RECOGNIZER else [],
+        float_texts=texts_of(FLOAT) if PLAN.recognizer else [],
         lib=lib("lineage"),
     output:
         table=result("lineage.tsv"),

@@ -1,3 +1,39 @@
+# One model for each variant.
+
+
+def calibration_set(wildcards) -> dict[str, str]:
+    """What a variant is calibrated with: nothing, where it is not quantized."""
+    settings = VARIANTS[wildcards.variant]
+    if settings["dtype"] == "float16":
+        return {}
+    ranked = {"sample": rules.sample.output.sample} if "rows" in settings else {}
+    return {**rules.calibration.output, **ranked}
+
+
+def searched_with(wildcards) -> dict[str, str | list[str]]:
+    """What the search for float16 layers needs; nothing, where a variant has no search."""
+    search = VARIANTS[wildcards.variant].get("mixed_precision")
+    if not search:
+        return {}
+    words = recognizer_files() if search["target_wer_loss"] is not None else {}
+    features = all_shards("calibration", "features/{set}/{shard}.h5")
+    return {"original": config["model"]["encoder"], "features": features, **words}
+
+
+def in_words(settings: dict) -> str:
+    """A variant in a few words, for the console."""
+    words = [settings[key] for key in ("dtype", "algorithm") if key in settings]
+    if settings.get("mixed_precision"):
+        words.append("float16 layers searched")
+    return ", ".join(words)
+
+
+def attempt(variant: str) -> int:
+    """Which attempt at building a variant this run asks for."""
+    folder = result(f"variants/{variant}")
+    return plan.attempt_of(f"{folder}/build.json", f"{folder}/encoder.rknn")
+
+
 # The encoder of one variant, built by rknn-toolkit2.
 rule quantize:
     input:
@@ -27,6 +63,8 @@ rule quantize:
         platform=config["platform"],
         context_size=context_size(),
         settings=lambda w: VARIANTS[w.variant],
+        # The next one, where the last has failed.
+        attempt=lambda w: attempt(w.variant),
         # For the message below; in one line.
         summary=lambda w: in_words(VARIANTS[w.variant]),
     message:

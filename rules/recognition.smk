@@ -1,4 +1,19 @@
-# Text of the evaluation audio: by the float model, by each variant, and its error rates.
+# Text of the evaluation audio, by the float model and by each variant.
+
+
+def transcripts() -> dict[str, str]:
+    """The evaluation manifest; a folder has no transcripts."""
+    source = config["audio"]["evaluation"]
+    return {"transcripts": source} if os.path.isfile(source) else {}
+
+
+def texts_of(*models: str) -> list[str]:
+    """The texts of some models, all shards of the first, then of the next."""
+    return [
+        result(f"texts/{model}/{shard}.tsv")
+        for model in models
+        for shard in PLAN.shards_of("evaluation")
+    ]
 
 
 # The float model's encoder outputs; those of the variants are made by the rule `evaluate`.
@@ -52,144 +67,3 @@ rule decode:
         "Decoding {wildcards.model}, shard {wildcards.shard}"
     script:
         "../scripts/decode.py"
-
-
-# The float model's outputs for some calibration audio, to calibrate an int8 joiner with.
-use rule encode as encode_calibration with:
-    input:
-        model=ancient(config["model"]["encoder"]),
-        contract=rules.inspect.output.contract,
-        features=result("features/calibration/{shard}.h5"),
-        lib=lib("encode"),
-    output:
-        encoded=result("recognizer/encoded/{shard}.h5"),
-    log:
-        log_of("encode_calibration/{shard}"),
-    benchmark:
-        benchmark_of("encode_calibration/{shard}")
-    params:
-        utterances=lambda w: joiner_utterances(w.shard),
-    message:
-        "Encoding calibration audio for the joiner, shard {wildcards.shard}"
-
-
-# Decoder and joiner for the NPU.
-rule convert:
-    input:
-        unpack(joiner_calibration),
-        **recognizer_files(),
-        lib=lib("convert"),
-    output:
-        rknn=result("recognizer/{part}.rknn"),
-        # From these the simulator of an int8 joiner is set up again.
-        steps=directory(result("recognizer/toolkit/{part}")),
-    log:
-        log_of("convert/{part}"),
-    benchmark:
-        benchmark_of("convert/{part}")
-    wildcard_constraints:
-        part="decoder|joiner",
-    conda:
-        "../envs/zipquant.yaml"
-    threads: 1
-    resources:
-        mem_mb=growing(2000),
-        runtime=growing(60),
-    params:
-        platform=config["platform"],
-    message:
-        "Building the {wildcards.part} for {params.platform}"
-    script:
-        "../scripts/convert.py"
-
-
-# Decoder and joiner as converted against onnxruntime, on what they get of the evaluation audio.
-rule verify:
-    input:
-        unpack(joiner_steps),
-        **recognizer_files(),
-        encoded=[
-            result(f"encoded/{FLOAT}/{shard}.h5") for shard in shards_of("evaluation")
-        ],
-        lib=lib("verify"),
-    output:
-        decoder=result("recognizer/decoder.json"),
-        joiner=result("recognizer/joiner.json"),
-    log:
-        log_of("verify"),
-    benchmark:
-        benchmark_of("verify")
-    conda:
-        "../envs/zipquant.yaml"
-    threads: 1
-    resources:
-        mem_mb=growing(2000),
-        runtime=growing(60),
-    params:
-        platform=config["platform"],
-    message:
-        "Comparing decoder and joiner as converted with onnxruntime"
-    script:
-        "../scripts/verify.py"
-
-
-# The best variant with decoder and joiner in the simulator too: what the NPU would say.
-rule decode_rknn:
-    input:
-        unpack(joiner_steps),
-        **recognizer_files(),
-        best=rules.choose.output.best,
-        encoded=[result(f"encoded/{variant}/{{shard}}.h5") for variant in VARIANTS],
-        lib=lib("decode_rknn"),
-    output:
-        texts=result("texts/rknn/{shard}.tsv"),
-    log:
-        log_of("decode_rknn/{shard}"),
-    benchmark:
-        benchmark_of("decode_rknn/{shard}")
-    conda:
-        "../envs/zipquant.yaml"
-    threads: 1
-    resources:
-        mem_mb=growing(2000),
-        runtime=growing(240),
-    params:
-        variants=list(VARIANTS),
-        platform=config["platform"],
-    message:
-        "Decoding the best variant with all three networks in RKNN, shard {wildcards.shard}"
-    script:
-        "../scripts/decode_rknn.py"
-
-
-# Error rates of all models, and their texts side by side.
-rule score:
-    input:
-        **transcripts(),
-        best=rules.choose.output.best,
-        texts=texts_of(*scored()),
-        lib=lib("score"),
-    output:
-        scores=result("scores/scores.json"),
-        texts=report(
-            result("scores/texts.tsv"),
-            caption="captions/texts.rst",
-            category="Accuracy",
-            labels={"what": "texts of all models"},
-        ),
-    log:
-        log_of("score"),
-    benchmark:
-        benchmark_of("score")
-    conda:
-        "../envs/zipquant.yaml"
-    threads: 1
-    resources:
-        mem_mb=growing(1000),
-        runtime=growing(30),
-    params:
-        models=scored(),
-    message:
-        "Scoring the texts of {params.models}"
-    script:
-        "../scripts/score.py"

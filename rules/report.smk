@@ -27,6 +27,36 @@ FLOW = {
 }
 
 
+def report_jobs() -> list[str]:
+    """The jobs of the rules that end in the report, as their benchmark files are called."""
+    shards = {name: PLAN.shards_of(name) for name in plan.SETS}
+    evaluated = [
+        f"{name}/{shard}" for name in VARIANTS for shard in shards["evaluation"]
+    ]
+    jobs = ["inspect", "overlap", "sample", "calibration", "prepare", "prove", "choose"]
+    jobs += ["score", "verify", *(f"convert/{part}" for part in converted())]
+    if INT8_JOINER:
+        jobs += [f"encode_calibration/{shard}" for shard in PLAN.joiner_shards()]
+    for stage in ("index", "features"):
+        jobs += [
+            f"{stage}/{name}/{shard}" for name in plan.SETS for shard in shards[name]
+        ]
+    jobs += [f"traces/{shard}" for shard in shards["calibration"]]
+    jobs += [
+        f"{stage}/{variant}"
+        for stage in ("quantize", "long_stream")
+        for variant in VARIANTS
+    ]
+    jobs += [f"evaluate/{job}" for job in evaluated]
+    jobs += [
+        f"{stage}/{s}"
+        for stage in ("encode", "decode_rknn")
+        for s in shards["evaluation"]
+    ]
+    jobs += [f"decode/{FLOAT}/{shard}" for shard in shards["evaluation"]]
+    return [*jobs, *(f"decode/{job}" for job in evaluated)]
+
+
 rule report:
     input:
         model=ancient(config["model"]["encoder"]),
@@ -43,21 +73,21 @@ rule report:
         histograms=expand(
             rules.evaluate.output.histograms,
             variant=VARIANTS,
-            shard=shards_of("evaluation"),
+            shard=PLAN.shards_of("evaluation"),
         ),
         long_streams=expand(rules.long_stream.output.stream, variant=VARIANTS),
         times=expand(
             rules.evaluate.output.time,
             variant=VARIANTS,
-            shard=shards_of("evaluation"),
+            shard=PLAN.shards_of("evaluation"),
         ),
         prepared=rules.prove.output.record,
         parts=list(converted().values()),
         verified=verified(),
         best=rules.choose.output.best,
         overlap=rules.overlap.output.table,
-        scores=rules.score.output.scores if RECOGNIZER else [],
-        texts=rules.score.output.texts if RECOGNIZER else [],
+        scores=rules.score.output.scores if PLAN.recognizer else [],
+        texts=rules.score.output.texts if PLAN.recognizer else [],
         templates=templates("report/*", "report/sections/*"),
         lib=lib("report"),
     output:
@@ -82,7 +112,7 @@ rule report:
         runtime=growing(60),
     params:
         variants=list(VARIANTS),
-        warnings=WARNINGS,
+        warnings=PLAN.warnings,
         settings=config,
         benchmarks=result("benchmarks"),
         jobs=report_jobs(),

@@ -1,0 +1,217 @@
+"""What a run consists of: the checked settings, the model's parts, and the utterances of each shard.
+
+The Snakefile makes a plan at every start, also for a dry run, so this module imports little and
+changes no file.
+"""
+
+import ast
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from zipquant import config as configuration
+from zipquant.audio import manifest
+from zipquant.audio.manifest import Utterance
+from zipquant.calibration import recipes
+from zipquant.calibration.recipes import Recipe
+from zipquant.errors import UserError
+from zipquant.model import contract, recognizer
+from zipquant.model.recognizer import Recognizer
+
+SETS = ("calibration", "evaluation")
+"""The two sets of audio."""
+
+JOINER_UTTERANCES = 50
+"""Utterances that an int8 joiner is calibrated with; of them 256 rows are drawn."""
+
+Shards = dict[int, list[Utterance]]
+"""The utterances of each shard that holds any, by its number."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked configuration and what follows from it.
+
+    Attributes:
+        recipe: how the calibration set is made.
+        recognizer: what makes text of the encoder's output; None where no text is made.
+        shards: the utterances of both sets, by shard.
+        variants: the settings of each variant that is built.
+        warnings: what the user should know before anything runs, one line each.
+    """
+
+    recipe: Recipe
+    recognizer: Recognizer | None
+    shards: Mapping[str, Shards]
+    variants: Mapping[str, Mapping[str, Any]]
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def is_transducer(self) -> bool:
+        """Whether text is made with a decoder and a joiner."""
+        return self.recognizer is not None and self.recognizer.decoder is not None
+
+    def shards_of(self, name: str) -> list[int]:
+        """Return the shards of a set that hold audio; the empty ones of a small set need no jobs."""
+        return sorted(self.shards[name])
+
+    def usable(self, name: str, shard: str | int) -> list[Utterance]:
+        """Return the utterances of a shard but for those whose files Snakemake cannot name."""
+        return [u for u in self.shards[name].get(int(shard), []) if not u.problem]
+
+    def unreachable(self, name: str, shard: str | int) -> dict[str, str]:
+        """Return those others: why each is left out, by its path."""
+        odd = [u for u in self.shards[name].get(int(shard), []) if u.problem]
+        return {manifest.shown(u.path): u.problem for u in odd}
+
+    @cached_property
+    def _drawn_for_joiner(self) -> frozenset[str]:
+        everything = sum(self.shards["calibration"].values(), [])
+        return frozenset(u.id for u in manifest.cap(everything, JOINER_UTTERANCES))
+
+    def joiner_utterances(self, shard: str | int) -> list[str]:
+        """Return the utterances of a calibration shard that calibrate an int8 joiner."""
+        usable = self.usable("calibration", shard)
+        return [u.id for u in usable if u.id in self._drawn_for_joiner]
+
+    def joiner_shards(self) -> list[int]:
+        """Return the calibration shards that hold any of those."""
+        return [s for s in self.shards_of("calibration") if self.joiner_utterances(s)]
+
+
+def make(config: Mapping[str, Any], project: str | Path) -> Plan:
+    """Check a configuration and what it names, and return the plan of its run.
+
+    Args:
+        config: the merged configuration.
+        project: the folder of the workflow.
+
+    Raises:
+        UserError: the configuration, the model, its parts or a manifest are not right.
+    """
+    configuration.validate(config)
+    configuration.check_results(config, project)
+    model = config["model"]
+    # A wrong model is reported at once, also by a dry run; the rule `inspect` runs it as well.
+    encoder = contract.inspect(model["encoder"], model["state_outputs"])
+    parts = recognizer.find(model, encoder)
+    shards = {name: shard_audio(config, name) for name in SETS}
+    return Plan(
+        recipe=recipes.resolve(config["calibration"]),
+        recognizer=parts,
+        shards=shards,
+        variants={name: found for name, found in config["variants"].items() if found},
+        warnings=check_transcripts(shards["evaluation"], parts, config["audio"]["evaluation"]),
+    )
+
+
+def shard_audio(config: Mapping[str, Any], name: str) -> Shards:
+    """Split the audio of a set into its shards.
+
+    Args:
+        config: a valid configuration.
+        name: `calibration` or `evaluation`.
+
+    Raises:
+        UserError: there is no audio, or its manifest is broken.
+    """
+    utterances = manifest.read(config["audio"][name])
+    if name == "evaluation":
+        utterances = manifest.cap(utterances, config["evaluation"]["max_utterances"])
+    shards: Shards = {}
+    for utterance in utterances:
+        shard = manifest.shard_of(utterance.id, config["audio"]["shards"][name])
+        shards.setdefault(shard, []).append(utterance)
+    return shards
+
+
+def check_transcripts(shards: Shards, parts: Recognizer | None, source: str) -> list[str]:
+    """Return a warning where the model cannot produce some of the transcripts.
+
+    Args:
+        shards: the evaluation audio.
+        parts: what makes text; None where no text is made.
+        source: the evaluation manifest, for the message.
+
+    Raises:
+        UserError: the model cannot produce most of them.
+    """
+    texts = {u.id: u.text for utterances in shards.values() for u in utterances if u.text}
+    if parts is None or not texts:
+        return []
+    unknown = recognizer.unspeakable(texts, parts)
+    if not unknown:
+        return []
+    name, words = next(iter(unknown.items()))
+    message = (
+        f"{source}: {len(unknown)} of {len(texts)} transcripts hold words that the tokens in "
+        f"{parts.tokens} cannot spell, which count as errors; the first is '{words[0]}' in '{name}'"
+    )
+    if 2 * len(unknown) > len(texts):
+        raise UserError(
+            f"{message}. Write the transcripts as the model writes (numbers as words, no "
+            "punctuation), or set model.tokens to the tokens of the right model"
+        )
+    return [message]
+
+
+def attempt_of(build: str | Path, encoder: str | Path) -> int:
+    """Return which attempt at building a variant a run asks for, the first being 0.
+
+    A failed build is recorded as a result, so that the other variants go on. But the next run may
+    have more memory, or another toolkit: it asks for the next attempt. So it does where the built
+    encoder has been deleted. The number is a parameter of the rule, and a changed parameter reruns
+    it.
+
+    Args:
+        build: build.json of the variant; it may be missing.
+        encoder: encoder.rknn of the variant.
+    """
+    try:
+        record = json.loads(Path(build).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return 0
+    except (OSError, ValueError):
+        return 1
+    last = record.get("attempt", 0) if isinstance(record, dict) else 0
+    return last if os.path.exists(encoder) and "failure" not in record else last + 1
+
+
+def library_files(scripts: Path, script: str) -> list[Path]:
+    """Return all library files that an entry script imports, directly or through others.
+
+    Snakemake watches the script alone; as inputs of its rule, these make a changed module rerun
+    just the rules that use it, and the rerun's reason names the module. The `__init__` files of
+    the packages hold a docstring alone, so they are left out.
+
+    Args:
+        scripts: the folder of the entry scripts, with the library below it.
+        script: name of an entry script without its suffix.
+    """
+    library, todo = set(), [scripts / f"{script}.py"]
+    while todo:
+        paths = _imports(scripts, todo.pop())
+        todo += [path for path in paths if path not in library]
+        library.update(paths)
+    return sorted(library)
+
+
+def _imports(scripts: Path, path: Path) -> list[Path]:
+    """Return the library files that a Python file imports itself."""
+    paths = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.ImportFrom) or node.module is None:
+            continue
+        if node.module == "job":
+            paths.append(scripts / "job.py")
+        elif node.module.split(".")[0] == "zipquant":
+            package = scripts / node.module.replace(".", "/")
+            if package.is_dir():
+                paths += [package / f"{name.name}.py" for name in node.names]
+            else:
+                paths.append(package.with_suffix(".py"))
+    return paths
