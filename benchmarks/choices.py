@@ -70,8 +70,8 @@ def measure(folder: Path, case: tuple, seed: int, output: Path) -> None:
     sampling.sample([table], contract_file, *outputs, strategy, rows, seed, guard)
     dataset = work / "dataset.txt"
     write_dataset(outputs[0], [trace], contract_file, dataset, work / "arrays", states)
-    settings = ("rk3588", "w8a8", algorithm, "channel")
-    build.build_variant(MODEL, contract_file, dataset, work, *settings)
+    source = build.Source(MODEL, contract_file, dataset)
+    build.build_variant(work, "rk3588", source, build.Settings("w8a8", algorithm))
     shard = folder / "evaluation/kaldi.h5"
     found = work / "table.parquet"
     encoder_error.evaluate_shard(

@@ -39,10 +39,10 @@ import hostile  # noqa: E402
 from conftest import make_audio, tiny_encoder, write_audio  # noqa: E402
 from zipquant.audio import features, frame_store  # noqa: E402
 from zipquant.errors import UserError  # noqa: E402
-from zipquant.evaluation import encoder_error  # noqa: E402
 from zipquant.jobs import integrity  # noqa: E402
 from zipquant.model import contract  # noqa: E402
 from zipquant.traces import store, tracing  # noqa: E402
+from zipquant.variants.record import Build  # noqa: E402
 
 FIGURES = ROOT / "benchmarks/faults.json"
 
@@ -420,14 +420,14 @@ def damage(reference: Path, scratch: Path) -> dict:
 
 def unrecorded_model(work: Path) -> Counter:
     """A variant's .rknn, which has no record: what reads it compares it with build.json."""
-    build = json.loads((work / "build.json").read_text())
+    build = Build.load(work)
     path, other = work / "encoder.rknn", work / "build.json"
     content = path.read_bytes()
     count: Counter = Counter()
     for name, change in DAMAGE.items():
         change(path, other)
         try:
-            encoder_error.check_built(work, build)
+            build.check(work)
             note("silently_wrong", f"{name} {path} was not noticed")
         except UserError as error:
             if f"{path} was damaged" not in str(error) or path.exists():
@@ -763,11 +763,11 @@ def in_child(work: Callable[[], dict], what: str) -> dict:
 TOOLKIT = """
 import sys; from pathlib import Path; from types import SimpleNamespace; from job import run
 from zipquant.model import contract
-from zipquant.toolkit import rknn_toolkit
+from zipquant.toolkit import platforms, rknn_toolkit
 def build():
     rknn_toolkit.build(model=Path(sys.argv[1]), contract=contract.Contract.load(sys.argv[2]),
-        dataset=Path(sys.argv[3]), work=Path("work"), platform="rk3562", dtype="w8a16",
-        algorithm="normal", method="channel", float16=lambda graph, config: None)
+        dataset=Path(sys.argv[3]), work=Path("work"), float16=lambda graph, config: None,
+        scheme=platforms.Scheme("rk3562", "w8a16"))
 run(SimpleNamespace(rule="quantize", log=["results/log.log"], input=[],
     output=["results/encoder.rknn"], resources=LIMITS,
     config={"results": "results", "job_hours": HOURS}), build)

@@ -23,7 +23,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -39,9 +39,10 @@ from zipquant.calibration.dataset import write as write_dataset
 from zipquant.evaluation import encoder_error, long_stream
 from zipquant.model import streaming
 from zipquant.recognition import decoding
+from zipquant.recognition.encoding import encode_shard
 from zipquant.traces import tracing
 from zipquant.variants import preparation
-from zipquant.variants.build import build_variant
+from zipquant.variants.build import Settings, Source, build_variant
 
 ROOT = Path(__file__).resolve().parent.parent
 TABLE = Path(__file__).resolve().parent / "planning.tsv"
@@ -161,11 +162,7 @@ def accuracy(
     index.write(ids, paths, {}, told, "mean", "skip")
     features.extract_shard(told, feats, "mean", 0.66)
     encoded, simulated, table = work / "float.h5", work / "int8.h5", work / "int8.parquet"
-    costs = {
-        "encode": measure(
-            partial(encoder_error.encode_shard, model, card, feats, encoded, 32), encoded
-        )
-    }
+    costs = {"encode": measure(partial(encode_shard, model, card, feats, encoded, 32), encoded)}
     simulate = partial(
         encoder_error.evaluate_shard, model, prepared, card, feats, built, table, simulated
     )
@@ -228,8 +225,8 @@ def stages(name: str, model: Path, quick: bool, work: Path) -> list[dict]:
         )
         print(rows[-1], flush=True)
 
-    build = partial(build_variant, prepared, card, dataset)
-    once("quantize", partial(build, built, SETTINGS["platform"], **plain), built)
+    source, npu = Source(prepared, card, dataset), SETTINGS["platform"]
+    once("quantize", partial(build_variant, built, npu, source, Settings(**plain)), built)
     stream = partial(long_stream.run, model, prepared, card, [work / "trace1/features.h5"], built)
     seconds = SETTINGS["evaluation"]["long_stream"] / scale
     once(f"long_stream, {seconds:g} s", partial(stream, seconds, work / "long_stream.json"))
@@ -238,11 +235,9 @@ def stages(name: str, model: Path, quick: bool, work: Path) -> list[dict]:
     told, feats = work / "searched/index.tsv", work / "searched/features.h5"
     index.write(ids, paths, {}, told, "mean", "skip")
     features.extract_shard(told, feats, "mean", 0.66)
-    settings = {"original": model, "features": [feats], **variant}
-    once(
-        "quantize, with search",
-        partial(build, work / "searched", SETTINGS["platform"], **settings),
-    )
+    source = replace(source, original=model, features=[feats])
+    searched = partial(build_variant, work / "searched", npu, source, Settings(**variant))
+    once("quantize, with search", searched)
     sizes = [minutes / scale for minutes in EVALUATED[name]]
     folders = [work / f"evaluation{n}" for n in range(2)]
     measured = [

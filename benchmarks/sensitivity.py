@@ -120,9 +120,10 @@ class Study:
 
 
 def _simulate(work: Path, contract: Contract, given: Sequence[np.ndarray]) -> list[np.ndarray]:
+    from zipquant.toolkit.platforms import Scheme
     from zipquant.toolkit.rknn_toolkit import Simulator
 
-    simulator = Simulator(MODEL, contract, work, PLATFORM, "w8a8")
+    simulator = Simulator(MODEL, contract, work, Scheme(PLATFORM, "w8a8"))
     return float16_search.encode(simulator, contract, given, lanes=1)
 
 

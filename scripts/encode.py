@@ -1,11 +1,11 @@
 """Run the float encoder over a shard of the evaluation audio."""
 
 from job import run
-from zipquant.evaluation import encoder_error
+from zipquant.recognition import encoding
 
 run(
     snakemake,
-    encoder_error.encode_shard,
+    encoding.encode_shard,
     model=snakemake.input.model,
     contract_file=snakemake.input.contract,
     features=snakemake.input.features,

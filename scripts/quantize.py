@@ -1,29 +1,27 @@
 """Build a variant of the encoder with rknn-toolkit2."""
 
-from pathlib import Path
-
 from job import run
-from zipquant.variants import build
+from zipquant.variants.build import Settings, Source, attempt
 
-# No output that Snakemake would delete, and must not outlive a rebuild that fails for any cause.
-Path(snakemake.params.work, build.ENCODER).unlink(missing_ok=True)
+given = snakemake.input
 
 run(
     snakemake,
-    build.attempt,
-    model=snakemake.input.model,
-    contract_file=snakemake.input.contract,
-    dataset=snakemake.input.get("dataset"),
-    sample=snakemake.input.get("sample"),
+    attempt,
     work=snakemake.params.work,
     platform=snakemake.params.platform,
-    context_size=snakemake.params.context_size,
-    original=snakemake.input.get("original"),
-    features=snakemake.input.get("features", []),
-    recognizer_files={
-        name: snakemake.input[name]
-        for name in ("tokens", "decoder", "joiner")
-        if snakemake.input.get(name)
-    },
-    **snakemake.params.settings,
+    source=Source(
+        model=given.model,
+        contract=given.contract,
+        dataset=given.get("dataset"),
+        sample=given.get("sample"),
+        context_size=snakemake.params.context_size,
+        original=given.get("original"),
+        features=given.get("features", []),
+        recognizer={
+            name: given[name] for name in ("tokens", "decoder", "joiner") if given.get(name)
+        },
+    ),
+    settings=Settings(**snakemake.params.settings),
+    number=snakemake.params.attempt,
 )

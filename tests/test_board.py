@@ -142,15 +142,7 @@ def test_script_refuses_audio_of_another_rate(tmp_path):
 def test_no_board_is_told_with_what_to_do(tmp_path, device, name):
     model = tiny_encoder(tmp_path / "tiny.onnx")
     shape = contract.inspect(model)
-    settings = {"dtype": platforms.FLOAT16, "algorithm": "", "method": ""}
-    rknn_toolkit.build(
-        model,
-        shape,
-        None,
-        tmp_path,
-        platform="rk3588",
-        float16=lambda graph, config: None,
-        **settings,
-    )
+    scheme = platforms.Scheme("rk3588", platforms.FLOAT16)
+    rknn_toolkit.build(model, shape, None, tmp_path, scheme, float16=lambda graph, config: None)
     with pytest.raises(UserError, match=rf"^{name}.*set evaluation\.target to null"):
         rknn_toolkit.Board(tmp_path / "encoder.rknn", shape, "rk3588", device)

@@ -11,8 +11,8 @@ from conftest import DEMO_MODEL, ROOT
 from zipquant.audio import features
 from zipquant.audio.frame_store import FrameWriter
 from zipquant.errors import UserError
-from zipquant.evaluation import encoder_error
 from zipquant.model import contract, recognizer
+from zipquant.recognition.encoding import encode_shard
 from zipquant.toolkit import rknn_file
 from zipquant.variants import transducer, transducer_rows
 
@@ -33,7 +33,7 @@ def encoded(tmp_path_factory):
             for wav in sorted((ROOT / "demo/audio" / name).glob("*.wav")):
                 writer.add(wav.stem, features.extract(wav, "mean", 0.66))
         names = (folder / part for part in ("model.json", "features.h5", f"{name}.h5"))
-        encoder_error.encode_shard(DEMO_MODEL, *names, lanes=16)
+        encode_shard(DEMO_MODEL, *names, lanes=16)
     return {name: folder / f"{name}.h5" for name in ("calibration", "evaluation")}
 
 

@@ -20,9 +20,9 @@ from conftest import (
 from zipquant.audio import features, manifest
 from zipquant.audio.frame_store import FrameWriter
 from zipquant.board import vocabulary
-from zipquant.evaluation import encoder_error
 from zipquant.model import contract, recognizer
 from zipquant.recognition import decoding
+from zipquant.recognition.encoding import encode_shard
 from zipquant.recognition.texts import read_texts
 from zipquant.variants import transducer
 
@@ -35,9 +35,7 @@ def transcribe(folder: Path, model: Path, recognizer_files: dict, wavs: list[Pat
     with FrameWriter(folder / "features.h5") as writer:
         for number, wav in enumerate(wavs):
             writer.add(str(number), features.extract(wav, "mean", TAIL))
-    encoder_error.encode_shard(
-        model, folder / "model.json", folder / "features.h5", folder / "encoded.h5", lanes
-    )
+    encode_shard(model, folder / "model.json", folder / "features.h5", folder / "encoded.h5", lanes)
     decoding.decode_shard_float(folder / "encoded.h5", folder / "texts.tsv", **recognizer_files)
     known = vocabulary.read(recognizer_files["tokens"]).tokens
     with open(folder / "texts.tsv", encoding="utf-8", newline="") as file:

@@ -15,8 +15,9 @@ from zipquant.evaluation import encoder_error, measures
 from zipquant.jobs import isolation
 from zipquant.model import contract, counters
 from zipquant.model.streaming import OnnxEncoder, stream
+from zipquant.toolkit.platforms import Scheme
 from zipquant.toolkit.rknn_toolkit import Simulator
-from zipquant.variants.build import build_variant
+from zipquant.variants.build import Settings, Source, build_variant
 
 
 def calibrate(folder: Path, model: Path, rows: int = 20) -> contract.Contract:
@@ -44,9 +45,10 @@ def calibrate(folder: Path, model: Path, rows: int = 20) -> contract.Contract:
 
 def build(folder: Path, model: Path, **settings) -> dict:
     """Build a variant of a model that is calibrated in the folder; return its record."""
-    settings = {"platform": "rk3588", "dtype": "w8a8", "context_size": 2} | settings
-    work = folder / "variant"
-    build_variant(model, folder / "model.json", folder / "dataset.txt", work=work, **settings)
+    given = {"dtype": "w8a8"} | settings
+    platform, work = given.pop("platform", "rk3588"), folder / "variant"
+    source = Source(model, folder / "model.json", folder / "dataset.txt", context_size=2)
+    build_variant(work, platform, source, Settings(**given))
     return json.loads((work / "build.json").read_text())
 
 
@@ -59,8 +61,9 @@ def errors(folder: Path, model: Path, shape: contract.Contract, record: dict) ->
 
 
 def _errors(folder: Path, model: Path, shape: contract.Contract, record: dict) -> pd.DataFrame:
-    settings = [record[key] for key in ("platform", "dtype", "algorithm", "method")]
-    simulator = Simulator(model, shape, folder / "variant", *settings)
+    keys = ("platform", "dtype", "algorithm", "method")
+    scheme = Scheme(**{key: record[key] for key in keys if key in record})
+    simulator = Simulator(model, shape, folder / "variant", scheme)
     unseen = [("unseen", features.fbank(make_audio(4, 50)))]
     compared = encoder_error.evaluate(OnnxEncoder(model, shape), simulator, shape, unseen, 1)
     rows = [row for _, _, found in compared for row in found]
@@ -127,7 +130,7 @@ def test_outputs_in_another_order_are_put_right_for_the_runtime(tmp_path):
     proto.graph.output.extend([first, *reversed(rest)])
     onnx.save(proto, model)
     shape = calibrate(tmp_path, model)
-    record = build(tmp_path, model, dtype="float16") | {"algorithm": "", "method": ""}
+    record = build(tmp_path, model, dtype="float16")
     content = (tmp_path / "variant/encoder.rknn").read_bytes()[: 1 << 16]
     places = [content.index(f'"{name}":'.encode()) for name in shape.outputs]
     assert places == sorted(places)

@@ -7,11 +7,10 @@ from conftest import tiny_encoder
 from zipquant.errors import UserError
 from zipquant.model import contract
 from zipquant.toolkit import quantized_graph, rknn_file, rknn_toolkit, sherpa_onnx
+from zipquant.toolkit.platforms import Scheme
 
-SETTINGS = {
-    **{"platform": "rk3588", "dtype": "w8a8", "algorithm": "normal", "method": "channel"},
-    "float16": lambda graph, config: None,
-}
+SCHEME = Scheme("rk3588", "w8a8")
+SETTINGS = {"scheme": SCHEME, "float16": lambda graph, config: None}
 
 
 @pytest.fixture
@@ -43,7 +42,7 @@ def test_built_model_has_every_input_and_simulates_like_the_original(model, tmp_
     rknn_toolkit.build(path, read, dataset, tmp_path / "work", **SETTINGS)
     types = rknn_file.io_types(tmp_path / "work/encoder.rknn")
     assert set(types) == {tensor.name for tensor in read.inputs} | set(read.outputs)
-    simulator = rknn_toolkit.Simulator(path, read, tmp_path / "work", "rk3588", "w8a8")
+    simulator = rknn_toolkit.Simulator(path, read, tmp_path / "work", SCHEME)
     x, cache = (np.load(tmp_path / f"3-{number}.npy") for number in (0, 1))
     _, (new_cache, count) = simulator.run(x, [cache, np.array([12])])
     assert count == 16
@@ -65,7 +64,7 @@ def test_borders_alone_can_be_float16(model, tmp_path):
     types = rknn_file.io_types(tmp_path / "work/encoder.rknn")
     assert types.pop("processed_lens") == types.pop("new_processed_lens") == "int64"
     assert set(types.values()) == {"float16"}
-    simulator = rknn_toolkit.Simulator(path, read, tmp_path / "work", "rk3588", "w8a8")
+    simulator = rknn_toolkit.Simulator(path, read, tmp_path / "work", SCHEME)
     x, cache = (np.load(tmp_path / f"3-{number}.npy") for number in (0, 1))
     encoder_out, _ = simulator.run(x, [cache, np.array([12])])
     joined = np.concatenate([cache, x[:, :4]], axis=1)
@@ -108,7 +107,7 @@ def test_rows_that_the_toolkit_refuses_end_in_a_plain_error_and_no_model(model, 
 
 def test_platform_that_the_toolkit_does_not_know_is_told(model, tmp_path):
     path, read = model
-    settings = SETTINGS | {"platform": "rk9999"}
+    settings = SETTINGS | {"scheme": Scheme("rk9999", "w8a8")}
     with pytest.raises(UserError, match=r"rknn-toolkit2's config failed: .*target_platform"):
         rknn_toolkit.build(path, read, None, tmp_path / "work", **settings)
 
@@ -117,7 +116,7 @@ def test_missing_step_files_are_told(model, tmp_path):
     path, read = model
     (tmp_path / "toolkit").mkdir()
     with pytest.raises(UserError, match=r"holds 0 \.model files"):
-        rknn_toolkit.Simulator(path, read, tmp_path, "rk3588", "w8a8")
+        rknn_toolkit.Simulator(path, read, tmp_path, SCHEME)
 
 
 def test_file_that_is_no_rknn_is_told(tmp_path):

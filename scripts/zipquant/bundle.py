@@ -10,11 +10,11 @@ from typing import Any
 import jinja2
 
 from zipquant.board import transcribe
-from zipquant.evaluation import encoder_error
 from zipquant.jobs import files
 from zipquant.model.contract import Contract
 from zipquant.toolkit import rknn_file, sherpa_onnx
-from zipquant.toolkit.rknn_toolkit import ENCODER
+from zipquant.toolkit.variant_folder import ENCODER
+from zipquant.variants.record import Build
 
 SCRIPT = "transcribe.py"
 """What runs the bundle on a board without sherpa-onnx."""
@@ -73,9 +73,9 @@ def write(
     """
     choice = files.read_json(best_file)
     best = choice["best"]
-    build = files.read_json(variants[best])
+    build = Build.load(variants[best])
     encoder = Path(variants[best]).with_name(ENCODER)
-    encoder_error.check_built(encoder.parent, build)
+    build.check(encoder.parent)
     folder = Path(folder)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -88,13 +88,13 @@ def write(
         content = Path(tokens).read_bytes()
         (folder / TOKENS).write_bytes(content.removeprefix(codecs.BOM_UTF8))
     copy_script(folder)
-    context = _context(build) if decoder else None
+    context = int(build.metadata()["context_size"]) if decoder else None
     model = describe(Contract.load(contract_file), context, audio)
     files.write_json(folder / transcribe.MODEL, model)
     manifest = {
         "variant": best,
         "refusals": refusals(folder),
-        "build": _short(build),
+        "build": build.summary(),
         "choice": choice["why"],
         "recognizer": {Path(path).stem: files.read_json(path) for path in verified},
         "accuracy": _accuracy(files.read_json(scores_file), best) if scores_file else None,
@@ -146,16 +146,6 @@ def describe(contract: Contract, context: int | None, audio: Mapping[str, Any]) 
     }
 
 
-def _short(build: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a build tells, without its long tables."""
-    short = {key: value for key, value in build.items() if key not in ("inputs", "outputs")}
-    if "tensors" in short.get("mixed_precision", {}):
-        short["mixed_precision"] = {
-            key: value for key, value in short["mixed_precision"].items() if key != "tensors"
-        }
-    return short
-
-
 def refusals(folder: Path) -> list[str]:
     """Return why a stock sherpa-onnx would refuse the files of a bundle, read back from them."""
     encoder = folder / ENCODER
@@ -178,11 +168,6 @@ def _accuracy(scores: Mapping[str, Any], best: str) -> dict[str, Any]:
             if name in scores["models"]
         },
     }
-
-
-def _context(build: Mapping[str, Any]) -> int:
-    entries = dict(entry.split("=", 1) for entry in build["custom_string"].split(";"))
-    return int(entries["context_size"])
 
 
 def _content(folder: Path) -> list[Path]:

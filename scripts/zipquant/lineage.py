@@ -18,7 +18,7 @@ from zipquant.jobs import files
 from zipquant.model.contract import Contract
 from zipquant.recognition import decoding, error_rates
 from zipquant.recognition.texts import read_texts
-from zipquant.variants.build import build_variant
+from zipquant.variants.build import Settings, Source, build_variant
 
 NPY_HEADER = 128
 """Bytes before the data of an npy file of a few axes."""
@@ -50,7 +50,7 @@ def build(
         features: the feature files of the evaluation audio, all shards.
         work: the folder for the build; `evaluation` (tables) and `texts` are made in it.
         verdict_file: the JSON file to write: `taken`, and the `reason` where it is not.
-        platform: see `quantize.build_variant`.
+        platform: see `build.build_variant`.
         settings: the variant's settings, see there.
         one_step_chunks: see `evaluation.evaluate`.
         recognizer: `tokens`, `decoder` and `joiner` files; empty where no text can be made.
@@ -61,7 +61,9 @@ def build(
     work = Path(work)
     work.mkdir(parents=True, exist_ok=True)
     try:
-        build_variant(prepared, contract_file, dataset, work, platform, **settings)
+        build_variant(
+            work, platform, Source(prepared, contract_file, dataset), Settings(**settings)
+        )
     except UserError as error:
         reason = str(error).removeprefix(f"{dataset}: ")
         files.write_json(verdict_file, {"taken": False, "reason": reason})

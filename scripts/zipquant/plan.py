@@ -1,4 +1,4 @@
-"""What a run consists of: the checked settings, the model's parts, and the utterances of each shard.
+"""What a run consists of: checked settings, the parts of the model, the utterances of each shard.
 
 The Snakefile makes a plan at every start, also for a dry run, so this module imports little and
 changes no file.
@@ -56,7 +56,7 @@ class Plan:
         return self.recognizer is not None and self.recognizer.decoder is not None
 
     def shards_of(self, name: str) -> list[int]:
-        """Return the shards of a set that hold audio; the empty ones of a small set need no jobs."""
+        """Return the shards of a set that hold audio; empty ones need no jobs."""
         return sorted(self.shards[name])
 
     def usable(self, name: str, shard: str | int) -> list[Utterance]:

@@ -93,7 +93,9 @@ def test_errors_are_counted_against_transcripts_or_the_float_models_text():
 
 def test_no_candidate_left_is_an_error_that_names_every_failure(tmp_path):
     for name in ("a", "b"):
-        (tmp_path / name).write_text(json.dumps({"failure": f"no memory for {name}"}))
+        (tmp_path / name).write_text(
+            json.dumps({"platform": "rk3588", "dtype": "w8a8", "failure": f"no memory for {name}"})
+        )
     with pytest.raises(UserError, match="a could not be built: no memory for a; b could not be"):
         choice.write(
             *(["a", "b"], ["a", "b"], [tmp_path / "a", tmp_path / "b"], [], "model.json"),

@@ -1,10 +1,14 @@
-"""Which rows of a calibration set a variant takes."""
+"""The rows of a calibration set: reading them, and which a variant takes."""
 
 import csv
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+
 from zipquant.jobs import files
+from zipquant.model.contract import Contract
 
 
 def take(
@@ -37,3 +41,11 @@ def take(
     rows = (lines[row].split(" ") for row in sorted(order[:count]))
     text = "".join(" ".join(f"{folder}/{path}" for path in row) + "\n" for row in rows)
     files.write_text(output, text)
+
+
+def read_rows(dataset: str | Path, contract: Contract) -> Iterator[list[np.ndarray]]:
+    """Yield the inputs of each row of a calibration set; states that it has not are zeros."""
+    folder = Path(dataset).parent
+    for line in Path(dataset).read_text(encoding="utf-8").splitlines():
+        arrays = [np.load(folder / path) for path in line.split(" ")]
+        yield arrays + [tensor.zeros() for tensor in contract.inputs[len(arrays) :]]

@@ -14,6 +14,7 @@ from zipquant.jobs import files
 from zipquant.model.contract import Contract
 from zipquant.model.noise import sqnr
 from zipquant.recognition import error_rates
+from zipquant.variants.record import Build
 
 EQUAL_DB = 0.5
 """Without texts, variants whose encoder outputs differ by no more count as equally accurate."""
@@ -88,8 +89,8 @@ def write(
     Raises:
         UserError: no candidate could be built.
     """
-    built = dict(zip(variants, map(files.read_json, builds), strict=True))
-    failures = {name: build["failure"] for name, build in built.items() if "failure" in build}
+    built = dict(zip(variants, map(Build.load, builds), strict=True))
+    failures = {name: build.failure for name, build in built.items() if build.failure}
     left = [name for name in candidates if name not in failures]
     if not left:
         reasons = "; ".join(f"{name} could not be built: {failures[name]}" for name in candidates)
@@ -100,8 +101,8 @@ def write(
     for name in left:
         position, build = variants.index(name), built[name]
         tables = evaluations[position * shards : (position + 1) * shards]
-        sqnr, macs = _sqnr(tables, encoder_out), build.get("int8_macs_share")
-        entries.append(Entry(name, build["bytes"], macs, sqnr, build["refusals"]))
+        sqnr = _sqnr(tables, encoder_out)
+        entries.append(Entry(name, build.bytes, build.int8_macs_share, sqnr, build.refusals))
     measure = "SQNR of the encoder output"
     if texts:
         found = scores.read([error_rates.FLOAT, *variants], texts)

@@ -1,10 +1,9 @@
 """Accuracy of a built variant against the float model, chunk by chunk, output by output."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow
@@ -17,8 +16,11 @@ from zipquant.jobs.progress import Progress
 from zipquant.model.contract import Contract
 from zipquant.model.noise import channel_means, compare
 from zipquant.model.streaming import Encoder, OnnxEncoder, stream
-from zipquant.toolkit import rknn_toolkit
+from zipquant.recognition.encoding import as_frames, join
+from zipquant.toolkit.variant_folder import TOOLKIT
 from zipquant.variants.histograms import RANGES, Histograms
+from zipquant.variants.opening import Place, open_encoder
+from zipquant.variants.record import Build
 
 SCHEMA = pyarrow.schema(
     [
@@ -121,7 +123,7 @@ def evaluate(
                     rows.append((utterance_id, step.chunk, mode, name, *compare(a, b).values()))
             progress.advance()
         first = _encoder_rows(utterance_id, contract.encoder_out, outputs)
-        yield utterance_id, _join(encoded), [*first, *rows]
+        yield utterance_id, join(encoded), [*first, *rows]
 
 
 def _encoder_rows(
@@ -142,11 +144,6 @@ def _encoder_rows(
         (utterance_id, chunk, mode, name, *compare(chunks[chunk], as_frames(b), constant).values())
         for chunk, mode, _, b in outputs
     ]
-
-
-def as_frames(encoder_out: np.ndarray) -> np.ndarray:
-    """Return the encoder output of one chunk and one utterance as float32 (frames, dim)."""
-    return encoder_out.reshape(-1, encoder_out.shape[-1]).astype(np.float32, copy=False)
 
 
 def evaluate_shard(
@@ -178,7 +175,7 @@ def evaluate_shard(
         encoded_file: the frame file to write, of the free-running encoder outputs.
         one_step_chunks: see `evaluate`.
         target: the platform of a connected board; None for the simulator.
-        device_id: see `rknn_toolkit.Board`.
+        device_id: see `opening.Place`.
         time_file: the JSON file to write, of what ran it and how long a chunk took, see `Timed`;
             None for none.
         histograms_file: the JSON file to write, of the float model's inputs over the calibrated
@@ -189,13 +186,10 @@ def evaluate_shard(
     """
     contract = Contract.load(contract_file)
     work = Path(work)
-    build = files.read_json(work / "build.json")
-    failed = "failure" in build
+    failed = Build.load(work).failure is not None
     histograms = Histograms()
-    if not failed:
-        check_built(work, build)
-        if histograms_file:
-            histograms = Histograms.read([work / rknn_toolkit.TOOLKIT / RANGES]).empty()
+    if not failed and histograms_file:
+        histograms = Histograms.read([work / TOOLKIT / RANGES]).empty()
     with (
         FrameReader(features) as reader,
         FrameWriter(encoded_file) as writer,
@@ -205,17 +199,9 @@ def evaluate_shard(
         names = [] if failed else reader.ids
         total = sum(contract.chunk_count(reader.frame_counts[i]) for i in range(len(names)))
         utterances = ((name, reader.frames(i)) for i, name in enumerate(names))
-        candidate = None
-        if not total:  # there is nothing to run one for
-            pass
-        elif target:
-            rknn = work / rknn_toolkit.ENCODER
-            candidate = rknn_toolkit.Board(rknn, contract, target, device_id)
-        else:
-            settings = {key: build[key] for key in ("algorithm", "method") if key in build}
-            candidate = rknn_toolkit.Simulator(
-                Path(prepared), contract, work, build["platform"], build["dtype"], **settings
-            )
+        # Without audio there is nothing to open one for.
+        place = Place(target, device_id)
+        candidate = open_encoder(work, prepared, contract, place) if total else None
         timed = Timed(candidate)
         reference = OnnxEncoder(model, contract)
         watch = partial(histograms.add, contract)
@@ -229,71 +215,3 @@ def evaluate_shard(
         files.write_json(time_file, ran | timed.summary())
     if histograms_file:
         histograms.write(histograms_file)
-
-
-def check_built(work: str | Path, build: Mapping[str, Any]) -> None:
-    """Check that a variant's .rknn is what its build has made.
-
-    It is no output that the workflow knows, since a variant may fail, and so has no record.
-
-    Args:
-        work: the variant's folder.
-        build: its build.json.
-
-    Raises:
-        UserError: it is not, and has been deleted, so that the same command makes it anew.
-    """
-    rknn = Path(work) / rknn_toolkit.ENCODER
-    if not rknn.exists() or files.sha256(rknn) != build["rknn_sha256"]:
-        raise files.damaged(rknn, ValueError("it has not the content that was built"))
-
-
-def encode_shard(
-    model: str | Path,
-    contract_file: str | Path,
-    features: str | Path,
-    encoded_file: str | Path,
-    lanes: int,
-    utterances: Sequence[str] | None = None,
-) -> None:
-    """Run the float encoder over a shard.
-
-    Args:
-        model: the encoder's ONNX file.
-        contract_file: its contract.
-        features: the shard's feature file.
-        encoded_file: the frame file to write, of the encoder outputs.
-        lanes: see `streaming.stream`.
-        utterances: ids of those to run; None for all.
-
-    Raises:
-        UserError: a file is damaged.
-    """
-    contract = Contract.load(contract_file)
-    encoder = OnnxEncoder(model, contract)
-    with FrameReader(features) as reader, FrameWriter(encoded_file) as writer:
-        wanted = set(reader.ids if utterances is None else utterances)
-        positions = [i for i, name in enumerate(reader.ids) if name in wanted]
-        counts = [contract.chunk_count(reader.frame_counts[i]) for i in positions]
-        progress = Progress("chunks", sum(counts))
-        encoded: list[list[np.ndarray]] = [[] for _ in counts]
-        written = 0
-
-        def write_finished() -> None:
-            # Lanes end out of turn; the file keeps the order of the features.
-            nonlocal written
-            while written < len(counts) and len(encoded[written]) == counts[written]:
-                writer.add(reader.ids[positions[written]], _join(encoded[written]))
-                encoded[written].clear()
-                written += 1
-
-        frames = (reader.frames(i) for i in positions)
-        for step in stream(encoder, contract, frames, lanes):
-            encoded[step.utterance].append(as_frames(step.encoder_out))
-            progress.advance()
-            write_finished()
-        write_finished()
-
-
-def _join(encoded: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(encoded) if encoded else np.zeros((0, 0), dtype=np.float32)

@@ -7,14 +7,15 @@ import numpy as np
 
 from zipquant.audio.frame_store import FrameReader
 from zipquant.board.fbank import FRAMES_PER_SECOND
-from zipquant.evaluation import drift, encoder_error
-from zipquant.evaluation.encoder_error import as_frames
+from zipquant.evaluation import drift
 from zipquant.jobs import files
 from zipquant.jobs.progress import Progress
 from zipquant.model import noise
 from zipquant.model.contract import Contract
 from zipquant.model.streaming import Encoder, OnnxEncoder, stream
-from zipquant.toolkit import rknn_toolkit
+from zipquant.recognition.encoding import as_frames
+from zipquant.variants.opening import open_encoder
+from zipquant.variants.record import Build
 
 
 def run(
@@ -45,19 +46,15 @@ def run(
         UserError: a file is damaged, or the simulator failed.
     """
     contract = Contract.load(contract_file)
-    build = files.read_json(Path(work) / "build.json")
     frames = np.zeros((0, contract.x.shape[2]), dtype=np.float32)
-    if seconds and "failure" not in build:
+    if seconds and Build.load(work).failure is None:
         frames = joined(features, round(seconds * FRAMES_PER_SECOND))
     chunks = contract.chunk_count(len(frames))
     result = {"seconds": len(frames) / FRAMES_PER_SECOND, "chunks": chunks}
     if not chunks:
         files.write_json(output, result | {"outputs": {}, "counters": {}, "wrong": []})
         return
-    encoder_error.check_built(work, build)
-    candidate = rknn_toolkit.Simulator(
-        Path(prepared), contract, Path(work), build["platform"], build["dtype"]
-    )
+    candidate = open_encoder(work, prepared, contract)
     levels, exact = compare(OnnxEncoder(model, contract), candidate, contract, frames)
     outputs = {name: drift.examine(found) for name, found in levels.items()}
     wrong = [name for name, found in outputs.items() if found["wrong"]]

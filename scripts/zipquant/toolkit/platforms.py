@@ -34,6 +34,34 @@ class Quantization:
 _INT8 = {"w8a8": Quantization(("normal", "kl_divergence", "mmse"), ("channel", "layer"))}
 _INT4 = {W4A16: Quantization(("normal", GDQ), ("channel", "group32"))}
 
+
+@dataclass(frozen=True)
+class Scheme:
+    """What the toolkit makes of a model.
+
+    Attributes:
+        platform: the toolkit's name of the NPU, such as `rk3588`.
+        dtype: `float16`, or a quantized type such as `w8a8`.
+        algorithm: how ranges are chosen; not used for float16.
+        method: what shares a scale in the weights; not used for float16.
+    """
+
+    platform: str
+    dtype: str
+    algorithm: str = "normal"
+    method: str = "channel"
+
+    @property
+    def is_float16(self) -> bool:
+        """Whether nothing is quantized."""
+        return self.dtype == FLOAT16
+
+    @property
+    def in_two_steps(self) -> bool:
+        """Whether the toolkit builds it in the two steps of its hybrid quantization."""
+        return not self.is_float16 and self.algorithm != GDQ
+
+
 PLATFORMS: dict[str, dict[str, Quantization]] = {
     "rk3588": _INT8,
     "rk3576": _INT8 | _INT4,

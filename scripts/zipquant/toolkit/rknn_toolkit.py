@@ -22,16 +22,9 @@ from zipquant.jobs import files
 from zipquant.model import counters
 from zipquant.model.contract import Contract, Tensor
 from zipquant.model.recognizer import Part
-from zipquant.toolkit import platforms, rknn_file
-
-ENCODER = "encoder.rknn"
-"""File of a variant's folder that the board takes."""
-
-TOOLKIT = "toolkit"
-"""Folder, beside the .rknn, of the files that the first step of a quantized build leaves."""
-
-DATASET = "dataset.txt"
-"""The rows that a variant is calibrated with, in that folder; gdq reads them for each simulator."""
+from zipquant.toolkit import rknn_file
+from zipquant.toolkit.platforms import Scheme
+from zipquant.toolkit.variant_folder import DATASET, ENCODER, TOOLKIT
 
 
 def custom_string(metadata: Mapping[str, str]) -> str:
@@ -53,10 +46,7 @@ def build(
     contract: Contract,
     dataset: Path | None,
     work: Path,
-    platform: str,
-    dtype: str,
-    algorithm: str,
-    method: str,
+    scheme: Scheme,
     float16: Callable[[Path, Path], None],
 ) -> None:
     """Build `work`/encoder.rknn with rknn-toolkit2, for a batch of 1.
@@ -66,10 +56,7 @@ def build(
         contract: its contract.
         dataset: dataset.txt of the rows to calibrate with; None for a float16 model.
         work: a folder for this build alone; its subfolder `toolkit` keeps the first step's files.
-        platform: the toolkit's name of the NPU, such as `rk3588`.
-        dtype: `float16`, or the toolkit's quantized type such as `w8a8`.
-        algorithm: how ranges are chosen, see `platforms.PLATFORMS`.
-        method: what shares a scale in the weights, see `platforms.PLATFORMS`.
+        scheme: the platform, the type, and how it is quantized.
         float16: is called with the `.model` and the `.cfg` file of the first step, to enter there
             what stays in float16. Not for gdq, which has no two steps, and needs none: what is not
             weights is float16 as it is.
@@ -79,10 +66,10 @@ def build(
     """
     work = work.resolve()
     (work / TOOLKIT).mkdir(parents=True, exist_ok=True)
-    if dtype == platforms.FLOAT16 or algorithm == platforms.GDQ:
-        rknn = _build_at_once(model, contract, dataset, platform, dtype, algorithm, method)
+    if not scheme.in_two_steps:
+        rknn = _build_at_once(model, contract, dataset, scheme)
     else:
-        rknn = _load_encoder(model, contract, platform, dtype, algorithm, method)
+        rknn = _load_encoder(model, contract, scheme)
         _step1(rknn, dataset, work / TOOLKIT, float16)
         rknn = _step2(work / TOOLKIT)
     _export(rknn, work / ENCODER)
@@ -121,29 +108,16 @@ class Simulator(_BuiltEncoder):
         model: the encoder's ONNX file.
         contract: its contract.
         work: the folder that `build` has filled.
-        platform: the platform it was built for.
-        dtype: the type it was built with.
-        algorithm: the algorithm it was built with.
-        method: the method it was built with.
+        scheme: what it was built with.
 
     Raises:
         UserError: the toolkit failed.
     """
 
-    def __init__(
-        self,
-        model: Path,
-        contract: Contract,
-        work: Path,
-        platform: str,
-        dtype: str,
-        algorithm: str = "normal",
-        method: str = "channel",
-    ):
+    def __init__(self, model: Path, contract: Contract, work: Path, scheme: Scheme):
         work = work.resolve()
-        if dtype == platforms.FLOAT16 or algorithm == platforms.GDQ:
-            rows = work / TOOLKIT / DATASET
-            rknn = _build_at_once(model, contract, rows, platform, dtype, algorithm, method)
+        if not scheme.in_two_steps:
+            rknn = _build_at_once(model, contract, work / TOOLKIT / DATASET, scheme)
         else:
             rknn = _step2(work / TOOLKIT)
         _run(rknn.init_runtime)
@@ -269,35 +243,25 @@ def _load(
     return rknn
 
 
-def _load_encoder(
-    model: Path, contract: Contract, platform: str, dtype: str, algorithm: str, method: str
-) -> RKNN:
+def _load_encoder(model: Path, contract: Contract, scheme: Scheme) -> RKNN:
     quantization = {
-        "quantized_dtype": dtype,
-        "quantized_algorithm": algorithm,
-        "quantized_method": method,
+        "quantized_dtype": scheme.dtype,
+        "quantized_algorithm": scheme.algorithm,
+        "quantized_method": scheme.method,
     }
     return _load(
         model,
         contract.inputs,
         contract.outputs,
-        platform,
+        scheme.platform,
         contract.metadata,
-        **({} if dtype == platforms.FLOAT16 else quantization),
+        **({} if scheme.is_float16 else quantization),
     )
 
 
-def _build_at_once(
-    model: Path,
-    contract: Contract,
-    dataset: Path | None,
-    platform: str,
-    dtype: str,
-    algorithm: str,
-    method: str,
-) -> RKNN:
-    rknn = _load_encoder(model, contract, platform, dtype, algorithm, method)
-    if dtype == platforms.FLOAT16:
+def _build_at_once(model: Path, contract: Contract, dataset: Path | None, scheme: Scheme) -> RKNN:
+    rknn = _load_encoder(model, contract, scheme)
+    if scheme.is_float16:
         _run(rknn.build, do_quantization=False)
     else:
         _run(rknn.build, do_quantization=True, dataset=str(dataset.resolve()))

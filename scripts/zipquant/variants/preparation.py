@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import onnxruntime
 
+from zipquant.calibration.rows import read_rows
 from zipquant.errors import UserError
 from zipquant.jobs import files
 from zipquant.model.contract import Contract
@@ -219,14 +220,6 @@ def error(expected: list[list[np.ndarray]], got: list[list[np.ndarray]]) -> floa
             return float("inf")
         worst = max(worst, difference / (float(np.abs(a).max(initial=0.0)) or 1.0))
     return worst
-
-
-def read_rows(dataset: str | Path, contract: Contract) -> Iterator[list[np.ndarray]]:
-    """Yield the inputs of each row of a calibration set; states that it has not are zeros."""
-    folder = Path(dataset).parent
-    for line in Path(dataset).read_text(encoding="utf-8").splitlines():
-        arrays = [np.load(folder / path) for path in line.split(" ")]
-        yield arrays + [tensor.zeros() for tensor in contract.inputs[len(arrays) :]]
 
 
 def _run(

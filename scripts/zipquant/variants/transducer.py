@@ -11,7 +11,8 @@ from zipquant.model import noise
 from zipquant.model.recognizer import Part, load
 from zipquant.recognition import decoding
 from zipquant.toolkit import platforms, quantized_graph
-from zipquant.toolkit.rknn_toolkit import DATASET, Network, quantize_part
+from zipquant.toolkit.rknn_toolkit import Network, quantize_part
+from zipquant.toolkit.variant_folder import DATASET
 from zipquant.variants import transducer_rows
 
 ROWS = 256
