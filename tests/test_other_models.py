@@ -136,4 +136,4 @@ def test_outputs_in_another_order_are_put_right_for_the_runtime(tmp_path):
     content = (tmp_path / "variant/encoder.rknn").read_bytes()[: 1 << 16]
     places = [content.index(f'"{name}":'.encode()) for name in shape.outputs]
     assert places == sorted(places)
-    assert errors(tmp_path, model, shape, record)["sqnr_db"].min() > 50
+    assert errors(tmp_path, model, shape, record)["sqnr_db"].min() > 40
