@@ -35,8 +35,9 @@ sys.path[:0] = [str(ROOT / "scripts"), str(ROOT / "tests")]
 
 from hypothesis import HealthCheck, given, settings  # noqa: E402
 
-import hostile  # noqa: E402
-from conftest import make_audio, tiny_encoder, write_audio  # noqa: E402
+from helpers import hostile  # noqa: E402
+from helpers.audio import make_audio, write_audio  # noqa: E402
+from helpers.models import tiny_encoder  # noqa: E402
 from zipquant.audio import features, frame_store  # noqa: E402
 from zipquant.errors import UserError  # noqa: E402
 from zipquant.jobs import integrity  # noqa: E402

@@ -7,7 +7,7 @@ import re
 import pytest
 import yaml
 
-from conftest import ROOT
+from helpers.places import ROOT
 from zipquant import config
 from zipquant.errors import UserError
 from zipquant.toolkit import platforms

@@ -9,7 +9,7 @@ import yaml
 
 import make_configuration as configuration
 import make_lineage
-from conftest import ROOT
+from helpers.places import ROOT
 from zipquant import config
 
 PAGES = sorted(

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from test_workflow import make_project, planned, run
+from helpers.projects import make_project, planned, run
 from zipquant import lineage
 from zipquant.audio.frame_store import FrameWriter
 from zipquant.calibration import ranges, recipes

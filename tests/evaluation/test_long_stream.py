@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from conftest import tiny_encoder
+from helpers.models import tiny_encoder
 from zipquant.audio import frame_store
 from zipquant.evaluation import long_stream
 from zipquant.model import contract

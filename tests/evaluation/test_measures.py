@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from conftest import DEMO_MODEL, tiny_encoder
+from helpers.models import tiny_encoder
+from helpers.places import DEMO_MODEL
 from zipquant.evaluation import encoder_error, measures
 from zipquant.model import contract, noise
 from zipquant.model.streaming import OnnxEncoder

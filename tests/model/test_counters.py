@@ -2,7 +2,7 @@
 
 import pytest
 
-from conftest import DEMO_MODEL
+from helpers.places import DEMO_MODEL
 from zipquant.model import counters
 from zipquant.model.streaming import OnnxEncoder
 

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from conftest import ROOT
+from helpers.places import ROOT
 from zipquant.report import costs, page, plots
 from zipquant.report import figures as report_module
 from zipquant.variants.histograms import Histogram

@@ -1,0 +1,149 @@
+"""Boards: what is told without one, and the script for the board itself, without its NPU."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from helpers.models import tiny_encoder
+from helpers.places import DEMO_MODEL, ROOT
+from helpers.texts import PARTS
+from helpers.texts import transcribe as transcribe_as_the_workflow
+from zipquant import bundle
+from zipquant.board import transcribe, vocabulary
+from zipquant.errors import UserError
+from zipquant.model import contract
+from zipquant.toolkit import platforms, rknn_toolkit
+
+AUDIO = {"channels": "mean", "tail_padding": 0.66}
+WAVS = sorted((ROOT / "demo/audio/evaluation").glob("*.wav"))
+
+
+class OnnxRunner:
+    """A network in onnxruntime, in place of the NPU."""
+
+    def __init__(self, path):
+        self._session = onnxruntime.InferenceSession(str(path))
+        self._names = [value.name for value in self._session.get_inputs()]
+
+    def run(self, arrays):
+        return self._session.run(None, dict(zip(self._names, arrays, strict=True)))
+
+
+def test_script_hears_what_the_workflow_hears(tmp_path):
+    model = json.loads(json.dumps(bundle.describe(contract.inspect(DEMO_MODEL), 2, AUDIO)))
+    parts = (OnnxRunner(PARTS[part]) for part in ("decoder", "joiner"))
+    networks = transcribe.RunnerNetworks(*parts, model["context"])
+    known = vocabulary.read(PARTS["tokens"])
+    rows = list(transcribe.transcribe(WAVS, model, known, OnnxRunner(DEMO_MODEL), networks))
+    expected = transcribe_as_the_workflow(tmp_path, DEMO_MODEL, PARTS, WAVS)
+    found = [[known.tokens[int(number)] for number in row[2].split()] for row in rows]
+    assert found == expected and all(expected)
+    assert [row[0] for row in rows] == [wav.stem for wav in WAVS]
+    assert all(row[3] > 0 for row in rows)
+
+
+@pytest.fixture
+def copied(tmp_path):
+    """The files of a bundle that the script needs, in a folder of their own."""
+    folder = tmp_path / "bundle"
+    folder.mkdir()
+    bundle.copy_script(folder)
+    shutil.copy(PARTS["tokens"], folder)
+    described = bundle.describe(contract.inspect(DEMO_MODEL), 2, AUDIO)
+    (folder / "encoder.json").write_text(json.dumps(described))
+    return folder
+
+
+# What the board has; the runtime that the script imports there does with onnxruntime what
+# rknn-toolkit-lite2 does with the NPU, and takes arrays of four axes as NHWC, as that does.
+RUNTIME = """
+import numpy, onnxruntime
+class RKNNLite:
+    def load_rknn(self, path):
+        self.session = onnxruntime.InferenceSession(open(path, "rb").read())
+        return 0
+    def init_runtime(self):
+        return 0
+    def inference(self, inputs):
+        names = [value.name for value in self.session.get_inputs()]
+        given = [a.transpose(0, 3, 1, 2) if a.ndim == 4 else a for a in inputs]
+        return self.session.run(None, dict(zip(names, given)))
+"""
+
+
+def run_script(folder: Path, *arguments: str, path: str = "") -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [sys.executable, folder / "transcribe.py", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=folder.parent,
+        env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+        | ({"PYTHONPATH": path} if path else {}),
+        timeout=120,
+    )
+
+
+def test_script_runs_by_itself_from_the_bundle(copied, tmp_path):
+    (tmp_path / "runtime/rknnlite").mkdir(parents=True)
+    (tmp_path / "runtime/rknnlite/api.py").write_text(RUNTIME)
+    for part in ("encoder", "decoder", "joiner"):
+        shutil.copy(DEMO_MODEL.with_name(f"{part}.onnx"), copied / f"{part}.rknn")
+    arguments = [*map(str, WAVS[:3]), "--output", str(tmp_path / "texts.tsv")]
+    done = run_script(copied, *arguments, path=str(tmp_path / "runtime"))
+    assert done.returncode == 0, done.stderr
+    with open(tmp_path / "texts.tsv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, dialect="excel-tab"))
+    known = vocabulary.read(PARTS["tokens"])
+    found = [[known.tokens[int(number)] for number in row["tokens"].split()] for row in rows]
+    assert found == transcribe_as_the_workflow(tmp_path, DEMO_MODEL, PARTS, WAVS[:3])
+    assert list(rows[0]) == list(transcribe.COLUMNS) and float(rows[0]["ms_per_chunk"]) > 0
+
+
+def test_script_needs_nothing_that_a_board_does_not_have(copied):
+    code = "import sys; import transcribe; print(*sys.modules)"
+    environment = os.environ | {"PYTHONPATH": str(copied)}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=True,
+        cwd=copied,
+    )
+    heavy = {"onnx", "onnxruntime", "h5py", "librosa", "pandas", "rknn", "scipy", "soxr"}
+    assert not heavy & set(done.stdout.split())
+
+
+def test_script_without_the_runtime_says_what_to_install(copied):
+    done = run_script(copied, str(WAVS[0]))
+    assert done.returncode == 1
+    (message,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "pip install rknn-toolkit-lite2" in message and "Traceback" not in done.stderr
+
+
+def test_script_refuses_audio_of_another_rate(tmp_path):
+    import soundfile
+
+    soundfile.write(tmp_path / "a.wav", np.zeros(8000, "f4"), 8000)
+    with pytest.raises(UserError, match="its rate is 8000 Hz; convert it to 16000 Hz"):
+        transcribe.read_wav(tmp_path / "a.wav", AUDIO)
+
+
+@pytest.mark.parametrize(
+    ("device", "name"), [(None, "no rk3588 board can"), ("b1", "no rk3588 board 'b1' can")]
+)
+def test_no_board_is_told_with_what_to_do(tmp_path, device, name):
+    model = tiny_encoder(tmp_path / "tiny.onnx")
+    shape = contract.inspect(model)
+    scheme = platforms.Scheme("rk3588", platforms.FLOAT16)
+    rknn_toolkit.build(model, shape, None, tmp_path, scheme, float16=lambda graph, config: None)
+    with pytest.raises(UserError, match=rf"^{name}.*set evaluation\.target to null"):
+        rknn_toolkit.Board(tmp_path / "encoder.rknn", shape, "rk3588", device)

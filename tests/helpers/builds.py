@@ -1,0 +1,70 @@
+"""Calibrating, building and running a model, as the workflow does."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from helpers.audio import make_audio
+from helpers.streams import trace
+from zipquant.audio import features
+from zipquant.calibration import dataset, sampling
+from zipquant.evaluation import encoder_error, measures
+from zipquant.jobs import isolation
+from zipquant.model import contract
+from zipquant.model.streaming import OnnxEncoder
+from zipquant.toolkit.platforms import Scheme
+from zipquant.toolkit.rknn_toolkit import Simulator
+from zipquant.variants.build import Settings, Source, build_variant
+
+
+def calibrate(folder: Path, model: Path, rows: int = 20) -> contract.Contract:
+    """Make a calibration set of made-up audio, as the workflow does, in a folder."""
+    audio = [features.fbank(make_audio(3 + seed, seed)) for seed in range(3)]
+    shape = trace(folder, model, audio, lanes=2)
+    tables = ("sample.tsv", "coverage.tsv", "outliers.tsv")
+    sampling.sample(
+        [folder / "t.parquet"],
+        folder / "model.json",
+        *(folder / name for name in tables),
+        strategy="coverage",
+        rows=rows,
+        seed=0,
+    )
+    dataset.write(
+        folder / "sample.tsv",
+        [folder / "t.h5"],
+        folder / "model.json",
+        folder / "dataset.txt",
+        folder / "arrays",
+    )
+    return shape
+
+
+def build(folder: Path, model: Path, **settings) -> dict:
+    """Build a variant of a model that is calibrated in the folder; return its record."""
+    given = {"dtype": "w8a8"} | settings
+    platform, work = given.pop("platform", "rk3588"), folder / "variant"
+    source = Source(model, folder / "model.json", folder / "dataset.txt", context_size=2)
+    build_variant(work, platform, source, Settings(**given))
+    return json.loads((work / "build.json").read_text())
+
+
+def errors(folder: Path, model: Path, shape: contract.Contract, record: dict) -> pd.DataFrame:
+    """Run unseen audio through the variant and onnxruntime; return the free-running figures.
+
+    In a process of its own: where the toolkit has used threads, as for gdq, no build can be forked.
+    """
+    return isolation.call(_errors, folder=folder, model=model, shape=shape, record=record)
+
+
+def _errors(folder: Path, model: Path, shape: contract.Contract, record: dict) -> pd.DataFrame:
+    keys = ("platform", "dtype", "algorithm", "method")
+    scheme = Scheme(**{key: record[key] for key in keys if key in record})
+    simulator = Simulator(model, shape, folder / "variant", scheme)
+    unseen = [("unseen", features.fbank(make_audio(4, 50)))]
+    compared = encoder_error.evaluate(OnnxEncoder(model, shape), simulator, shape, unseen, 1)
+    rows = [row for _, _, found in compared for row in found]
+    table = pd.DataFrame(rows, columns=encoder_error.SCHEMA.names)
+    figures = measures.summarize(table, ["mode", "output"])
+    return figures[figures["mode"] == measures.FREE_RUNNING].set_index("output")

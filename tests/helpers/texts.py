@@ -1,0 +1,38 @@
+"""Text of audio by the workflow's own stages."""
+
+import csv
+from pathlib import Path
+
+from helpers.places import DEMO_MODEL
+from zipquant.audio import features
+from zipquant.audio.frame_store import FrameWriter
+from zipquant.board import vocabulary
+from zipquant.model import contract
+from zipquant.recognition import decoding
+from zipquant.recognition.encoding import encode_shard
+
+TAIL = 0.66
+
+
+def transcribe(folder: Path, model: Path, recognizer_files: dict, wavs: list[Path], lanes=16):
+    """Return the tokens that the workflow's own stages find in some wavs."""
+    contract.inspect(model).save(folder / "model.json")
+    with FrameWriter(folder / "features.h5") as writer:
+        for number, wav in enumerate(wavs):
+            writer.add(str(number), features.extract(wav, "mean", TAIL))
+    encode_shard(model, folder / "model.json", folder / "features.h5", folder / "encoded.h5", lanes)
+    decoding.decode_shard_float(folder / "encoded.h5", folder / "texts.tsv", **recognizer_files)
+    known = vocabulary.read(recognizer_files["tokens"]).tokens
+    with open(folder / "texts.tsv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file, dialect="excel-tab"))
+    return [[known[int(number)] for number in row["tokens"].split()] for row in rows]
+
+
+PARTS = {
+    name: str(DEMO_MODEL.with_name(file))
+    for name, file in (
+        ("tokens", "tokens.txt"),
+        ("decoder", "decoder.onnx"),
+        ("joiner", "joiner.onnx"),
+    )
+}

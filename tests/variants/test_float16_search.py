@@ -1,0 +1,184 @@
+"""The emulation of a quantized graph, and the search for float16 layers, against the toolkit."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.audio import make_audio
+from helpers.builds import build, calibrate, errors
+from helpers.models import zipformer2_like_encoder
+from zipquant.audio import features
+from zipquant.audio.frame_store import FrameWriter
+from zipquant.model import noise
+from zipquant.model.streaming import OnnxEncoder, stream
+from zipquant.toolkit import quantized_graph
+from zipquant.variants import emulation, float16_search
+
+TARGET = {"target_sqnr": None, "target_wer_loss": None, "least_int8_macs": 0.0}
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A small encoder, its contract, and its plain int8 variant with the toolkit's files."""
+    folder = tmp_path_factory.mktemp("built")
+    model = zipformer2_like_encoder(folder / "encoder.onnx")
+    shape = calibrate(folder, model)
+    with FrameWriter(folder / "features.h5") as writer:
+        for number in range(3):
+            writer.add(f"u{number}", features.fbank(make_audio(1.5, number)))
+    record = build(folder, model)
+    return folder, model, shape, record
+
+
+def toolkit_files(folder):
+    toolkit = folder / "variant/toolkit"
+    return next(toolkit.glob("*.model")), next(toolkit.glob("*.cfg"))
+
+
+def emulate(folder, shape):
+    """Return the emulation of the plain variant, and what it keeps in float16."""
+    graph_file, config_file = toolkit_files(folder)
+    graph = quantized_graph.Graph(graph_file)
+    scales = quantized_graph.read_scales(config_file)
+    return emulation.Emulation(graph, scales, shape, per_channel=True), graph.borders()
+
+
+def test_without_rounding_the_toolkits_graph_is_the_float_model(built):
+    folder, model, shape, _ = built
+    emulated, _ = emulate(folder, shape)
+    frames = features.fbank(make_audio(2, 9))
+    for step in stream(OnnxEncoder(model, shape), shape, [frames]):
+        assert emulated.check(step.inputs[0], step.inputs[1:], step.encoder_out) < 1e-5
+
+
+def test_rounding_gives_the_error_that_the_simulator_has(built):
+    folder, model, shape, record = built
+    emulated, borders = emulate(folder, shape)
+    unseen = [features.fbank(make_audio(4, 50))]
+    (expected,) = float16_search.encode(OnnxEncoder(model, shape), shape, unseen)
+    (found,) = float16_search.encode(
+        emulation.EmulatedEncoder(emulated, shape, borders), shape, unseen
+    )
+    sums = noise.compare(expected, found, noise.channel_means(expected))
+    sqnr = noise.sqnr(sums["signal"], sums["noise"])
+    simulated = errors(folder, model, shape, record).loc["encoder_out", "sqnr_db"]
+    assert abs(sqnr - simulated) < 3
+    # Rounding that is left out, or done twice, is further off.
+    assert 15 < sqnr < 50
+
+
+def test_lanes_do_not_influence_each_other(built):
+    folder, _, shape, _ = built
+    emulated, borders = emulate(folder, shape)
+    encoder = emulation.EmulatedEncoder(emulated, shape, borders)
+    utterances = [features.fbank(make_audio(1 + 0.3 * n, n)) for n in range(4)]
+    together = float16_search.encode(encoder, shape, utterances, lanes=4)
+    for frames, found in zip(utterances, together, strict=True):
+        (alone,) = float16_search.encode(encoder, shape, [frames], lanes=1)
+        np.testing.assert_allclose(found, alone, atol=1e-5)
+
+
+def test_fewest_layers_that_meet_the_target_are_kept_in_float16_and_built(built, tmp_path):
+    folder, model, shape, plain = built
+    for name in ("model.json", "dataset.txt", "arrays"):
+        (tmp_path / name).symlink_to(folder / name)
+    before = errors(folder, model, shape, plain).loc["encoder_out", "sqnr_db"]
+    settings = {
+        "mixed_precision": TARGET | {"target_sqnr": before + 8},
+        "original": model,
+        "features": [folder / "features.h5"],
+    }
+    record = build(tmp_path, model, **settings)
+    found = record["mixed_precision"]
+    assert found["met"] and found["steps"][found["chosen"]]["sqnr_db"] >= before + 8
+    fewer = found["steps"][: found["chosen"]]
+    assert fewer and all(step["sqnr_db"] < before + 8 for step in fewer)
+    assert 0 < record["int8_macs_share"] < plain["int8_macs_share"] <= 1
+    assert record["refusals"] == plain["refusals"]
+    # What was emulated on calibration audio holds in the toolkit's simulator on other audio.
+    assert errors(tmp_path, model, shape, record).loc["encoder_out", "sqnr_db"] > before + 4
+    listed = json.loads((tmp_path / "variant/build.json").read_text())["mixed_precision"]
+    assert [row["sqnr_db"] for row in listed["tensors"]] == sorted(
+        row["sqnr_db"] for row in listed["tensors"]
+    )
+    assert any(row["float16"] for row in listed["tensors"])
+
+
+def search(folder, model, shape, target, **options):
+    graph_file, config_file = toolkit_files(folder)
+    return float16_search.search(
+        graph_file,
+        config_file,
+        model=model,
+        contract=shape,
+        features=[folder / "features.h5"],
+        fixed=quantized_graph.Graph(graph_file).borders(),
+        target=float16_search.Target(**(TARGET | target)),
+        per_channel=True,
+        **options,
+    )
+
+
+def test_share_of_int8_is_kept_and_a_missed_target_is_told(built):
+    folder, model, shape, _ = built
+    found = search(folder, model, shape, {"target_sqnr": 90, "least_int8_macs": 0.7})
+    assert not found["met"]
+    assert all(step["int8_macs_share"] >= 0.7 for step in found["steps"])
+    best = max(step["sqnr_db"] for step in found["steps"])
+    assert found["steps"][found["chosen"]]["sqnr_db"] == best
+
+
+def test_target_in_words_counts_texts_that_differ(built):
+    folder, model, shape, _ = built
+
+    def recognize(encoded):
+        # A word for each frame: the largest output, so that noise changes some.
+        return [" ".join(f"w{n}" for n in frames.argmax(axis=1)) for frames in encoded]
+
+    found = search(folder, model, shape, {"target_wer_loss": 2.0}, recognize=recognize)
+    losses = [step["wer_loss"] for step in found["steps"]]
+    assert losses[0] > losses[-1]
+    assert found["met"] == (losses[found["chosen"]] <= 2.0)
+
+
+def test_operator_that_is_not_emulated_gives_no_search_and_the_reason(built, monkeypatch):
+    folder, model, shape, _ = built
+    operators = {name: op for name, op in emulation.OPERATORS.items() if name != "Tanh"}
+    monkeypatch.setattr(emulation, "OPERATORS", operators)
+    found = search(folder, model, shape, {"target_sqnr": 90})
+    assert found == {
+        "unavailable": "the toolkit's graph holds Tanh, which is not emulated yet",
+        "float16": [],
+    }
+
+
+def test_multiply_accumulates_are_those_of_the_graph(built):
+    folder, _, _, _ = built
+    graph = quantized_graph.Graph(toolkit_files(folder)[0])
+    weighted = [node for node in graph.nodes if graph.macs(node)]
+    assert {node.op_type for node in weighted} <= {
+        "Conv",
+        quantized_graph.MATMUL,
+        quantized_graph.ATTENTION,
+    }
+    # 4 rows of 80 numbers to 12, and in each of two layers 12 to 12, and attention over 20 keys.
+    total = sum(graph.macs(node) for node in weighted)
+    assert total >= 4 * 80 * 12 + 2 * 4 * 12 * 12
+    assert graph.int8_macs_share([]) == 1
+    assert graph.int8_macs_share([name for node in graph.nodes for name in node.output]) == 0
+
+
+def test_product_of_matrices_takes_a_third_input_as_the_toolkit_joins_it():
+    draw = np.random.default_rng(0)
+    query, key = draw.normal(size=(2, 3, 4, 1, 5))
+    third = draw.normal(size=(3, 5, 1, 5))
+    arrays = [torch.from_numpy(array) for array in (query, key, third)]
+    # (n, k, 1, m) and (n, k, 1, p) give (n, m, 1, p).
+    product = np.einsum("nkm,nkp->nmp", query[:, :, 0], key[:, :, 0])[:, :, None]
+    for kind, expected in ((b"add", product + third), (b"mul", product * third)):
+        found = emulation.OPERATORS[quantized_graph.MATMUL](arrays, {"c_type": kind})
+        np.testing.assert_allclose(found, expected)
+    with pytest.raises(emulation.UnknownOperator, match="div"):
+        emulation.OPERATORS[quantized_graph.MATMUL](arrays, {"c_type": b"div"})

@@ -1,0 +1,248 @@
+"""The report of a finished run, in a browser too."""
+
+import json
+import math
+import re
+import zipfile
+
+import markupsafe
+import networkx
+import numpy as np
+
+from helpers.browser import browser, needs_chromium
+from helpers.projects import EVALUATION_FILES, run, shards
+from zipquant.model import contract
+from zipquant.report.figures import CLIPPED
+from zipquant.report.figures import write as write_report
+from zipquant.report.page import DRIFT_DB, FEW
+
+
+def test_page_is_self_contained_and_lists_every_output(finished):
+    page = (finished / "results/report/index.html").read_text()
+    assert not re.search(r"src=|href=\"(?!#)|url\((?!#)|@import|https?://|<script", page)
+    (table,) = re.findall(r'<table id="outputs-table">.*?</table>', page, re.DOTALL)
+    assert table.count("<code>new_cached_") == 35
+    assert len(page) < 3e6
+    assert "encoder output" in (finished / "results/report/report.md").read_text()
+
+
+def test_page_says_what_was_rewritten_chosen_and_how_long_a_chunk_took(finished):
+    report = json.loads((finished / "results/report/report.json").read_text())
+    page = (finished / "results/report/index.html").read_text()
+    for name, entry in report["preparation"]["rewrites"].items():
+        assert f"<td><code>{name}</code></td><td>{entry['nodes']}</td>" in page
+    assert "No CumSum" in page
+    assert all(
+        f"<li>{markupsafe.escape(reason)}</li>" in page for reason in report["choice"]["why"]
+    )
+    assert set(report["parts"]) == {"decoder", "joiner"}
+    assert report["parts"]["joiner"]["same_argmax"] > 0.9
+    time = report["variants"]["int8"]["time"]
+    assert time["target"] == "simulator" and 0 < time["median_ms"] <= time["p95_ms"]
+    assert "its time says nothing of an NPU" in page
+    share = f"{100 * report['variants']['int8']['build']['int8_macs_share']:.1f} %"
+    assert f"<b>{share}</b>" in page
+    assert f"{share} of MACs in int8" in (finished / "results/report/summary.txt").read_text()
+
+
+@needs_chromium
+def test_page_in_a_real_browser(finished, tmp_path):
+    page = finished / "results/report/index.html"
+    with browser(tmp_path / "profile") as window:
+        for width in (390, 1280):
+            window.show(page, width)
+            window.run("document.querySelectorAll('details').forEach(d => { d.open = true })")
+            inner, scroll = window.run("return [innerWidth, document.documentElement.scrollWidth]")
+            assert (inner, scroll <= inner) == (width, True)
+            # What is wider than its place scrolls there, and is not cut off.
+            assert not window.run(OVERFLOWING)
+        plots = window.run(
+            "return [...document.querySelectorAll('svg.plot')].map(s => {"
+            "  const box = s.getBoundingClientRect();"
+            "  return [s.getAttribute('aria-label'), s.querySelectorAll('path').length,"
+            "          box.width, box.height]})"
+        )
+        # Rates, drift, outputs, the graph of rules, what the variants do over a long stream, the
+        # search of one, and 31 inputs that are no counters.
+        report = json.loads((finished / "results/report/report.json").read_text())
+        built = report["variants"].values()
+        streams = sum(variant["long_stream"]["chunks"] > 0 for variant in built)
+        searches = sum("steps" in (v["build"].get("mixed_precision") or {}) for v in built)
+        assert len(plots) == 4 + streams + searches + 31
+        for label, paths, width, height in plots:
+            assert len(label) > 30 and paths > 5 and width > 100 and height > 50
+        rows = window.run(
+            "return Object.fromEntries([...document.querySelectorAll('table')].map("
+            "t => [t.id, t.tBodies[0].rows.length]))"
+        )
+        assert rows["rates"] == 4 and rows["variants-table"] == 3
+        assert (rows["outputs-table"], rows["ranges"], rows["coverage"]) == (36, 31, 37)
+        assert rows["jobs"] == len(report["jobs"]) and rows["drift-table"] > 1
+        papers = set()
+        for scheme in ("light", "dark"):
+            window.show(page, scheme=scheme)
+            papers.add(window.run("return getComputedStyle(document.body).backgroundColor"))
+            faint = window.run(FAINT)
+            assert not faint, f"{scheme}: {faint}"
+        assert len(papers) == 2
+        assert window.messages() == []
+        assert window.requests() == {page.as_uri()}
+
+
+OVERFLOWING = """
+return [...document.body.querySelectorAll('*')].filter(e => {
+  if (e.closest('.wide, pre, svg')) return false;
+  const box = e.getBoundingClientRect();
+  return box.width && (box.right > innerWidth + 1 || box.left < -1);
+}).map(e => e.outerHTML.slice(0, 80))
+"""
+"""Elements that stick out of the window, those in boxes that scroll left out."""
+
+
+FAINT = """
+const numbers = colour => colour.match(/[\\d.]+/g).map(Number);
+const light = colour => numbers(colour).slice(0, 3).map(v => v / 255)
+  .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+  .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+const paper = element => {
+  for (let e = element; e; e = e.parentElement) {
+    const colour = getComputedStyle(e).backgroundColor;
+    if ((numbers(colour)[3] ?? 1) > 0.5) return colour;
+  }
+  return 'rgb(255, 255, 255)';
+};
+return [...document.body.querySelectorAll('*')].filter(e =>
+  [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim())
+).map(e => {
+  const style = getComputedStyle(e);
+  const [a, b] = [light(e.closest('svg') ? style.fill : style.color), light(paper(e))];
+  const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+  return [ratio, e.textContent.trim().slice(0, 40)];
+}).filter(([ratio]) => ratio < 4.5)
+"""
+"""Texts with less contrast to what is behind them than 4.5 to 1 (WCAG 2.1, level AA)."""
+
+
+def test_report_of_snakemake_is_built_with_captions(finished, tmp_path):
+    done = snakemake(finished, "--report", str(tmp_path / "report.zip"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    with zipfile.ZipFile(tmp_path / "report.zip") as archive:
+        names = archive.namelist()
+        page = archive.read(next(n for n in names if n.endswith("/report.html"))).decode()
+        (embedded,) = [name for name in names if name.endswith("/index.html")]
+        assert archive.read(embedded) == (finished / "results/report/index.html").read_bytes()
+    assert f"Fewer than {FEW} utterances" in page and f"fall of {DRIFT_DB:g} dB" in page
+    assert f"More than {100 * CLIPPED:g} % of an input" in page
+    assert "span: 1 is all of it" in page and "made of each utterance" in page
+
+
+def test_graph_of_rules_in_the_report_is_the_workflows(finished):
+    """The report's `jobs` say what follows what; Snakemake knows it as well."""
+    done = run(finished, "--rulegraph", "dot")
+    names = dict(re.findall(r'^\s*(\d+)\[label = "(\w+)"', done.stdout, re.MULTILINE))
+    edges = re.findall(r"^\s*(\d+) -> (\d+)", done.stdout, re.MULTILINE)
+    real = networkx.DiGraph((names[a], names[b]) for a, b in edges)
+    real = real.subgraph(networkx.ancestors(real, "report"))
+    report = json.loads((finished / "results/report/report.json").read_text())
+    drawn = networkx.DiGraph((a, b) for b, rule in report["jobs"].items() for a in rule["after"])
+    drawn.add_nodes_from(report["jobs"])
+    assert set(drawn) == set(real)
+    assert set(networkx.transitive_reduction(drawn).edges) == set(
+        networkx.transitive_reduction(real).edges
+    )
+    jobs = {rule: entry["jobs"] for rule, entry in report["jobs"].items()}
+    assert (jobs["traces"], jobs["evaluate"], jobs["decode"]) == (len(shards(finished)), 2, 3)
+    assert report["jobs"]["quantize"]["seconds"] > 1
+
+
+def test_histograms_count_every_value_of_the_calibration_rows_and_of_the_evaluation(finished):
+    report = json.loads((finished / "results/report/report.json").read_text())
+    inputs = report["variants"]["int8"]["inputs"]
+    model = contract.Contract.load(finished / "results/model.json")
+    sizes = {t.name: math.prod(t.shape) for t in model.inputs if t.dtype == "float32"}
+    assert set(inputs) == set(sizes)
+    arrays = finished / "results/calibration"
+    lines = (arrays / "dataset.txt").read_text().splitlines()
+    for position, tensor in enumerate(model.inputs):
+        if tensor.name not in inputs:
+            continue
+        found = inputs[tensor.name]
+        rows = [np.load(arrays / line.split()[position]) for line in lines]
+        # With the algorithm `normal` the range is that of the rows.
+        assert (found["low"], found["high"]) == (np.min(rows), np.max(rows))
+        assert sum(found["rows_counts"]) == sizes[tensor.name] * len(rows)
+        chunks = report["variants"]["int8"]["chunks"]
+        assert sum(found["counts"]) == sizes[tensor.name] * chunks
+        assert found["rows_outside"] == 0 <= found["outside"] < 1
+    assert report["variants"]["fp16"]["inputs"] == {}
+
+
+def test_variant_that_failed_is_in_the_report_with_its_reason(finished, tmp_path):
+    """Written by the library from the finished run's files, with a build.json that says so."""
+    results = finished / "results"
+    variants = ["int8", "fp16", "odd"]
+    reason = "rknn-toolkit2's hybrid_quantization_step1 failed: <no> such layer"
+    odd = tmp_path / "odd/build.json"
+    odd.parent.mkdir()
+    odd.write_text(json.dumps({"platform": "rk3588", "dtype": "w8a8", "failure": reason}))
+    builds = [results / f"variants/{name}/build.json" for name in variants[:2]]
+    tables = [next((results / f"evaluation/{v}").glob("*.parquet")) for v in variants[:2]]
+    counts = [next((results / f"evaluation/{v}").glob("*.histograms.json")) for v in variants[:2]]
+    scores = json.loads((results / "scores/scores.json").read_text())
+    del scores["models"]["fp16"]
+    (tmp_path / "scores.json").write_text(json.dumps(scores))
+    write_report(
+        model=finished / "models/demo/encoder.onnx",
+        contract_file=results / "model.json",
+        indexes={n: sorted((results / f"index/{n}").glob("*.tsv")) for n in ("calibration",)},
+        sample=results / "calibration/sample.tsv",
+        coverage=results / "calibration/coverage.tsv",
+        outliers=results / "calibration/outliers.tsv",
+        chunk_tables=list((results / "traces").glob("*.parquet")),
+        builds=[*builds, odd],
+        toolkits=[build.parent / "toolkit" for build in [*builds, odd]],
+        evaluations=[*tables, tmp_path / "none.parquet"],
+        long_streams=[results / f"long_stream/{name}.json" for name in variants],
+        times=[table.with_suffix(".time.json") for table in [*tables, tmp_path / "none.parquet"]],
+        prepared_file=results / "prepared/prepared.json",
+        parts=[results / f"recognizer/{part}.rknn" for part in ("decoder", "joiner")],
+        verified=[results / f"recognizer/{part}.json" for part in ("decoder", "joiner")],
+        best_file=results / "best.json",
+        histograms=[*counts, tmp_path / "none.json"],
+        overlap=results / "index/overlap.tsv",
+        scores=tmp_path / "scores.json",
+        texts=results / "scores/texts.tsv",
+        variants=variants,
+        warnings=[],
+        settings={"calibration": {"seed": 0}, "platform": "rk3588"},
+        benchmarks=results / "benchmarks",
+        jobs=[],
+        flow={},
+        json_file=tmp_path / "report.json",
+        markdown_file=tmp_path / "report.md",
+        html_file=tmp_path / "index.html",
+        summary_file=tmp_path / "summary.txt",
+    )
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["variants"]["odd"]["failure"] == reason
+    assert "outputs" not in report["variants"]["odd"]
+    assert report["variants"]["int8"]["outputs"]
+    assert f"variant odd could not be built: {reason}" in report["warnings"]
+    page = (tmp_path / "index.html").read_text()
+    assert f"failed: {markupsafe.escape(reason)}" in page
+    assert f"| odd | failed: {reason} |" in (tmp_path / "report.md").read_text()
+    assert f"odd: failed: {reason}" in (tmp_path / "summary.txt").read_text().splitlines()
+
+
+def test_texts_are_compared_with_the_float_models_own_where_there_are_no_transcripts(finished):
+    report = json.loads((finished / "results/report/report.json").read_text())
+    found = report["recognition"]
+    assert (found["utterances"], found["transcribed"]) == (EVALUATION_FILES, 0)
+    assert list(found["models"]) == ["float", "int8", "fp16", "rknn"]
+    assert found["models"]["fp16"]["same"]["same"] == EVALUATION_FILES
+    assert found["best"] == "int8"
+    summary = (finished / "results/report/summary.txt").read_text().splitlines()
+    assert summary[-1].startswith("WER against the float model's own text on 2 utterances")
+    page = (finished / "results/report/index.html").read_text()
+    assert "2 utterances decide little" in page
+    assert all(f"<td>e{number}</td>" in page for number in range(EVALUATION_FILES))

@@ -1,0 +1,224 @@
+"""What a change computes again, and what it does not."""
+
+import base64
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from helpers.audio import write_audio
+from helpers.places import ROOT
+from helpers.projects import AUDIO, configure, planned, run, shards
+from zipquant.audio import manifest
+
+
+def test_transcripts_rerun_no_simulator_and_give_error_rates(project):
+    rows = [f"e{n}\taudio/evaluation/e{n}.wav\tsix {'ten' * n}\n" for n in range(2)]
+    (project / "spoken.tsv").write_text("id\tpath\ttext\n" + "".join(rows))
+    configure(project, audio=AUDIO | {"evaluation": "spoken.tsv"})
+    done = snakemake(project)
+    assert done.returncode == 0, done.stdout + done.stderr
+    warning = "1 of 2 transcripts hold words that the tokens in models/demo/tokens.txt cannot"
+    assert f"warning: spoken.tsv: {warning} spell" in done.stderr
+    assert "Evaluating" not in done.stderr and "Decoding float" not in done.stderr
+    report = json.loads((project / "results/report/report.json").read_text())
+    assert report["warnings"][0].startswith(f"spoken.tsv: {warning}")
+    found = report["recognition"]["models"]["int8"]["transcript"]["word"]
+    # noise that is no speech: at best nothing is heard, and all 3 words are missing
+    assert (found["units"], found["rate"] > 0) == (3, True)
+    assert done.stderr.splitlines()[-1].startswith("WER on 2 utterances (3 words): float ")
+
+
+def test_second_run_does_nothing(finished):
+    assert planned(finished) == {}
+
+
+AFTER_QUANTIZE = {"quantize": 1, "evaluate": 1, "long_stream": 1, "decode": 1}
+
+
+AFTER_DECODING = {"choose": 1, "decode_rknn": 1, "score": 1, "bundle": 1, "report": 1}
+
+
+def test_one_more_wav_reruns_its_shard_and_what_follows(project):
+    write_audio(project / "audio/calibration/new.wav", 2.0, 50)
+    assert planned(project) == {
+        **{"index": 1, "overlap": 1, "features": 1, "traces": 1, "sample": 1, "calibration": 1},
+        **{"prove": 1, "quantize": 1, "evaluate": 1, "long_stream": 1, "decode": 1},
+        **AFTER_DECODING,
+    }
+
+
+def test_evaluation_audio_reruns_no_build(project):
+    write_audio(project / "audio/evaluation/new.wav", 1.0, 51)
+    assert planned(project) == {
+        **{"index": 1, "overlap": 1, "features": 1, "encode": 1, "evaluate": 2, "decode": 3},
+        **{"long_stream": 2, "verify": 1},
+        **AFTER_DECODING,
+    }
+
+
+@pytest.mark.parametrize("output", ["index/overlap.tsv", "prepared/encoder.onnx", "model.json"])
+def test_job_killed_before_it_is_registered_hides_nothing_from_the_plan(project, output):
+    """Snakemake marks what a job is at work on; a run killed just after the job leaves the mark."""
+    shutil.rmtree(project / "results/variants/fp16")
+    configure(project, evaluation={"long_stream": 12, "one_step_chunks": 2})
+    expected = planned(project)
+    assert (expected["quantize"], expected["evaluate"]) == (1, 2)
+    mark = base64.b64encode(f"results/{output}".encode()).decode()
+    (project / ".snakemake/incomplete" / mark).touch()
+    plan = planned(project)
+    assert all(plan.get(rule, 0) >= count for rule, count in expected.items())
+    assert plan != expected
+
+
+def test_no_job_follows_another_by_ancient_files_alone():
+    """What such a job has to run for itself is not seen while the other has to run."""
+    for rules in (ROOT / "rules").glob("*.smk"):
+        for flagged in re.findall(r"ancient\((.*)", rules.read_text()):
+            assert flagged.startswith('config["model"]'), rules
+
+
+def test_touched_model_and_audio_rerun_nothing(project):
+    for path in ("models/demo/encoder.onnx", "audio/calibration/c1.wav"):
+        (project / path).touch()
+    assert planned(project) == {}
+
+
+def test_changed_model_reruns_all_that_used_it(project):
+    import onnx
+
+    model = onnx.load(project / "models/demo/encoder.onnx")
+    weight = next(w for w in model.graph.initializer if len(w.raw_data) > 1000)
+    weight.raw_data = bytes(len(weight.raw_data))
+    onnx.save(model, project / "models/demo/encoder.onnx")
+    assert planned(project) == {
+        **{"inspect": 1, "traces": len(shards(project)), "sample": 1, "calibration": 1},
+        **{"prepare": 1, "prove": 1, "quantize": 2, "encode": 1, "evaluate": 2, "decode": 3},
+        **{"long_stream": 2, "verify": 1, **AFTER_DECODING},
+    }
+
+
+def test_other_seed_draws_anew_and_traces_nothing(project):
+    configure(project, calibration={"rows": 12, "seed": 5})
+    assert planned(project) == {
+        **AFTER_SAMPLE,
+        "sample": 1,
+    }
+
+
+def test_changed_variant_rebuilds_it_alone(project):
+    configure(project, variants={"int8": {"method": "layer"}})
+    assert planned(project) == {**AFTER_QUANTIZE, **AFTER_DECODING}
+
+
+def test_other_preparation_prepares_and_builds_anew_and_traces_nothing(project):
+    configure(project, preparation={"fold_constants": True})
+    after = {rule: 2 * count for rule, count in AFTER_QUANTIZE.items()}
+    assert planned(project) == {"prepare": 1, "prove": 1, **after, **AFTER_DECODING}
+
+
+def test_other_tokens_decode_anew_and_run_no_encoder(project):
+    tokens = project / "models/demo/tokens.txt"
+    tokens.write_text(tokens.read_text().replace("nine", "neun"))
+    assert planned(project) == {"decode": 3, "convert": 2, "verify": 1, **AFTER_DECODING}
+
+
+def test_other_number_of_rows_draws_anew_and_traces_nothing(project):
+    configure(project, calibration={"rows": 13})
+    assert planned(project) == {**AFTER_SAMPLE, "sample": 1}
+
+
+def shard_of(*names: str) -> set[int]:
+    """The shards of some calibration files."""
+    return {manifest.shard_of(name, 3) for name in names}
+
+
+def remove(project: Path) -> set[int]:
+    (project / "audio/calibration/c1.wav").unlink()
+    return shard_of("c1")
+
+
+def change(project: Path) -> set[int]:
+    write_audio(project / "audio/calibration/c2.wav", 1.7, 77)
+    return shard_of("c2")
+
+
+def rename(project: Path) -> set[int]:
+    (project / "audio/calibration/c3.wav").rename(project / "audio/calibration/d3.wav")
+    return shard_of("c3", "d3")
+
+
+def replace_by_another_of_long_ago(project: Path) -> set[int]:
+    path = project / "audio/calibration/c4.wav"
+    write_audio(path, 3.3, 78)
+    os.utime(path, (10**9, 10**9))
+    return shard_of("c4")
+
+
+@pytest.mark.parametrize("edit", [remove, change, rename, replace_by_another_of_long_ago])
+def test_edited_audio_reruns_its_shards_alone(project, edit):
+    # A shard whose only file is gone has no jobs any more.
+    remaining = len(edit(project) & used_shards(project))
+    per_shard = {rule: remaining for rule in ("index", "features", "traces") if remaining}
+    assert planned(project) == {**AFTER_SAMPLE, "sample": 1, "overlap": 1, **per_shard}
+
+
+def used_shards(project: Path) -> set[int]:
+    return shard_of(*(path.stem for path in (project / "audio/calibration").iterdir()))
+
+
+def test_other_cores_and_lanes_rerun_nothing(project):
+    assert planned(project, cores=1) == planned(project, cores=7) == {}
+    configure(project, traces={"lanes": 3})
+    # The report prints all settings.
+    assert planned(project) == {"report": 1}
+
+
+def test_copied_project_reruns_nothing_and_jobs_do_not_grow_with_the_audio(project):
+    assert planned(project) == {}
+    for number in range(60):
+        shutil.copy(
+            project / "audio/calibration/c1.wav", project / f"audio/calibration/n{number}.wav"
+        )
+    assert planned(project) == {
+        **{"index": 3, "overlap": 1, "features": 3, "traces": 3, "sample": 1},
+        **AFTER_SAMPLE,
+    }
+
+
+def test_other_joiner_converts_it_anew_and_builds_no_encoder(project):
+    configure(project, recognizer={"joiner": "int8"})
+    rerun = {"encode_calibration": len(used_shards(project)), "convert": 1, "verify": 1}
+    rerun |= {"decode_rknn": 1, "score": 1, "bundle": 1, "report": 1}
+    assert planned(project) == rerun
+    run(project)
+    manifest = json.loads((project / "results/bundle/manifest.json").read_text())
+    assert manifest["recognizer"]["joiner"]["dtype"] == "int8"
+    assert manifest["refusals"] == []
+    assert "joiner int8" in (project / "results/bundle/README.md").read_text()
+
+
+AFTER_SAMPLE = {"calibration": 1, "prove": 1, **AFTER_QUANTIZE, **AFTER_DECODING}
+"""What follows a new sample: the float16 variant and the float model are not concerned."""
+
+
+@pytest.mark.parametrize(
+    ("module", "first"),
+    [
+        ("calibration/sampling", {"sample": 1}),
+        ("traces/slides", {"traces": 3, "sample": 1}),
+        ("traces/store", {"traces": 3, "sample": 1}),
+        ("traces/chunk_table", {"traces": 3, "sample": 1}),
+        ("calibration/dataset", {}),
+    ],
+)
+def test_changed_library_module_reruns_the_rules_that_use_it(project, module, first):
+    with open(project / f"scripts/zipquant/{module}.py", "a") as file:
+        file.write("\n# A remark.\n")
+    plan = planned(project)
+    before_the_build = ("inspect", "index", "overlap", "features", "traces", "sample", "encode")
+    assert {rule: plan[rule] for rule in before_the_build if rule in plan} == first
+    assert plan["calibration"] == plan["report"] == 1
