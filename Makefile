@@ -1,5 +1,6 @@
 # make demo: set up, and run the whole workflow on the embedded demo.
-# make test: set up, and run all tests and style checks.
+# make test: set up, and run the style checks and all tests but the long ones.
+# make test-slow: the long ones: a cluster, the fault campaign, full-size builds.
 # make docs: write the configuration reference anew, from the schema, config.yaml and the workflow.
 # make bench: set up, and measure what benchmarks/results.json holds; half an hour of an idle machine.
 #   DIGITS: a folder of {digit}_{speaker}_{index}.wav to recognise; the demo's own audio without it.
@@ -9,18 +10,22 @@ PYTHON ?= python3.11
 CORES ?= $(shell nproc)
 BIN := .venv/bin
 
-.PHONY: demo test lint docs bench faults clean
+.PHONY: demo test test-slow lint docs bench faults clean
 
 demo: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
 
 test: .venv/installed lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -m "not slow" --numprocesses $(CORES) --durations 20
+
+test-slow: .venv/installed
+	$(BIN)/python -m pytest -m slow --durations 20
 
 lint: .venv/installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
+	PYTHONPATH=scripts $(BIN)/lint-imports
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --lint
 
 docs: .venv/installed

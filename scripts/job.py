@@ -13,14 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 from zipquant.errors import UserError
-from zipquant.jobs import files, integrity, processes
+from zipquant.jobs import endings, files, integrity, processes
+from zipquant.jobs.endings import Ending
 from zipquant.jobs.progress import CONSOLE
-
-KILLED = "the job was killed by "
-LIMIT = "the job took more than "
-FAULT = "this is a fault of Zipquant, or the machine's"
-"""How the errors begin that another try might mend, behind `error: ` in the log; all others tell of
-what the user gave."""
 
 BENCHMARKS = "benchmarks"
 """Folder of the files that Snakemake writes itself, after the job."""
@@ -75,25 +70,19 @@ def run(snakemake: Any, function: Callable[..., None], **arguments) -> None:
                 _become_child(file, log)
                 code = _call(snakemake, function, arguments)
             except BaseException:  # such as no room for the log's last line
-                code = 1
+                code = Ending.FAULT
             os._exit(code)
         try:
-            reason = _watch(child, alive, snakemake)
+            reason, ending = _watch(child, alive, snakemake), Ending.LIMIT
         except KeyboardInterrupt:  # C code may take its time to hear of it
             processes.kill_tree(child)
-            reason = "the job was interrupted"
+            reason, ending = "the job was interrupted", Ending.FINAL
         _, status, used = os.wait4(child, 0)
-        code = os.waitstatus_to_exitcode(status)
-        if code == 0:  # C code may end the process when it likes
-            code, reason = 1, f"the job ended without a word before it was done; see {log}"
-        if code != DONE and not reason and _is_disk_full(log, results, crashed=code < 0):
-            reason = f"{results}: {UNWRITABLE[errno.ENOSPC]}, and run the same command again"
-        if code < 0 and not reason:
-            name = signal.Signals(-code).name
-            hint = ": most likely out of memory" if name == "SIGKILL" else ""
-            reason = f"{KILLED}{name}{hint}; see {log}"
+        if not reason:
+            reason, ending = _explain_end(os.waitstatus_to_exitcode(status), log, results)
         lines = [f"error: {reason}"] if reason else []
         lines.append(f"peak memory: {used.ru_maxrss / 1024:.0f} MB")
+        lines.append(endings.line(ending))
         # The toolkit's progress bars leave the last line without its end.
         last = ("\n" + "".join(f"{line}\n" for line in lines)).encode()
         try:
@@ -104,7 +93,29 @@ def run(snakemake: Any, function: Callable[..., None], **arguments) -> None:
                 file.write(last)
             except OSError:
                 print(*lines, sep="\n", file=sys.stderr)
-    sys.exit(0 if code == DONE else 1)
+    sys.exit(ending)
+
+
+def _explain_end(code: int, log: str, results: str) -> tuple[str, Ending]:
+    """Return what to add to the log on how the child has ended, and how the job ends by that.
+
+    Args:
+        code: exit code of the child; the negative number of a signal that has ended it.
+        log: the job's log.
+        results: the results folder.
+    """
+    if code == DONE:
+        return "", Ending.DONE
+    if _is_disk_full(log, results, crashed=code < 0):
+        reason = f"{results}: {UNWRITABLE[errno.ENOSPC]}, and run the same command again"
+        return reason, Ending.FINAL
+    if code < 0:
+        name = signal.Signals(-code).name
+        hint = ": most likely out of memory" if name == "SIGKILL" else ""
+        return f"the job was killed by {name}{hint}; see {log}", Ending.KILLED
+    if code == 0:  # C code may end the process when it likes
+        return f"the job ended without a word before it was done; see {log}", Ending.FAULT
+    return "", Ending.FINAL if code == Ending.FINAL else Ending.FAULT
 
 
 def _is_disk_full(log: str, results: str, crashed: bool) -> bool:
@@ -161,12 +172,12 @@ def _watch(child: int, alive: list[int], snakemake: Any) -> str:
         if most and processes.memory_mb(child) > most:
             processes.kill_tree(child)
             return (
-                f"{LIMIT}the {most} MB of memory that its rule has and was ended; "
+                f"the job took more than the {most} MB of memory that its rule has and was ended; "
                 f"give it more: --set-resources {snakemake.rule}:mem_mb={2 * most}"
             )
         if time.monotonic() - start > 3600 * hours:
             processes.kill_tree(child)
-            return f"{LIMIT}{hours} hours and was ended; job_hours is the limit"
+            return f"the job took more than {hours} hours and was ended; job_hours is the limit"
 
 
 def _call(snakemake: Any, function: Callable[..., None], arguments: dict) -> int:
@@ -180,12 +191,12 @@ def _call(snakemake: Any, function: Callable[..., None], arguments: dict) -> int
         integrity.seal(results, snakemake.output)
         code = DONE
     except BaseException as error:  # the child must never go on as if it were the job
-        message = _explain(error)
+        message, code = _explain(error), Ending.FINAL
         if message is None:
             traceback.print_exc()
-            message = f"{FAULT}; please report the log above"
+            message = "this is a fault of Zipquant, or the machine's; please report the log above"
+            code = Ending.FAULT
         print("error:", " ".join(message.splitlines()), file=sys.stderr)
-        code = 1
     sys.stdout.flush()
     sys.stderr.flush()
     return code

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from helpers.audio import make_audio, write_audio  # noqa: F401
 from helpers.models import (  # noqa: F401
@@ -26,10 +27,21 @@ def demo_contract() -> contracts.Contract:
 
 
 @pytest.fixture(scope="session")
-def finished(tmp_path_factory):
-    """A project that has run through, toolkit and all; never changed by a test."""
-    project = make_project(tmp_path_factory.mktemp("finished"))
-    run(project)
+def finished(tmp_path_factory, worker_id):
+    """A project that has run through, toolkit and all; never changed by a test.
+
+    Workers of pytest-xdist share one: the first makes it, the others wait for it.
+    """
+    if worker_id == "master":
+        project = make_project(tmp_path_factory.mktemp("finished"))
+        run(project)
+        return project
+    folder = tmp_path_factory.getbasetemp().parent
+    project, done = folder / "finished", folder / "finished.done"
+    with FileLock(folder / "finished.lock"):
+        if not done.exists():
+            run(make_project(project))
+            done.touch()
     return project
 
 

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from helpers.places import ROOT
+from zipquant.jobs import endings
+from zipquant.jobs.endings import Ending
 
 SCRIPT = """
 import errno, fcntl, os, signal, sys, time
@@ -70,32 +72,45 @@ def test_what_a_job_has_made_is_recorded_and_what_is_damaged_is_refused(folder):
     assert run(folder, "succeed", **reader)[0] == 0
     made.write_text("changed")
     code, log = run(folder, "succeed", **reader)
-    assert code == 1 and "error: results/out.txt was damaged" in log
+    assert code == Ending.FINAL and "error: results/out.txt was damaged" in log
     assert not made.exists()
 
 
 def test_what_a_failed_job_leaves_does_not_count(folder):
     (folder / "results/out.txt").write_text("half")
-    assert run(folder, "refuse")[0] == 1
+    assert run(folder, "refuse")[0] == Ending.FINAL
     code, log = run(folder, "succeed", inputs="['results/out.txt']", output="second.txt")
-    assert code == 1 and "out.txt was damaged (the job that makes it was not finished)" in log
+    assert (
+        code == Ending.FINAL
+        and "out.txt was damaged (the job that makes it was not finished)" in log
+    )
 
 
 @pytest.mark.parametrize(
-    ("function", "expected"),
+    ("function", "ending", "expected"),
     [
-        ("refuse", "error: no such thing\n"),
-        ("break_off", "error: this is a fault of Zipquant"),
-        ("fill", "error: results/out.txt: the disk is full; free some space, and run the same"),
-        ("abort", "error: the job was killed by SIGABRT"),
-        ("crash", "error: the job was killed by SIGSEGV"),
-        ("exit_early", "error: the job ended without a word"),
-        ("eat", "error: the job took more than the 200 MB of memory that its rule has"),
+        ("refuse", Ending.FINAL, "error: no such thing\n"),
+        ("break_off", Ending.FAULT, "error: this is a fault of Zipquant"),
+        (
+            "fill",
+            Ending.FINAL,
+            "error: results/out.txt: the disk is full; free some space, and run the same",
+        ),
+        ("abort", Ending.KILLED, "error: the job was killed by SIGABRT"),
+        ("crash", Ending.KILLED, "error: the job was killed by SIGSEGV"),
+        ("exit_early", Ending.FAULT, "error: the job ended without a word"),
+        (
+            "eat",
+            Ending.LIMIT,
+            "error: the job took more than the 200 MB of memory that its rule has",
+        ),
     ],
 )
-def test_failed_job_is_one_plain_error(folder, function, expected):
+def test_failed_job_is_one_plain_error_and_says_whether_to_try_again(
+    folder, function, ending, expected
+):
     code, log = run(folder, function)
-    assert code == 1
+    assert code == ending == endings.of_log(folder / "results/logs/job.log")
     (line,) = [line for line in log.splitlines(keepends=True) if line.startswith("error: ")]
     assert line.startswith(expected)
 
@@ -109,12 +124,14 @@ def test_crash_on_a_full_disk_is_laid_to_the_disk(folder):
         code, log = run(folder, "crash")
     finally:
         subprocess.run(["umount", results], check=True)
-    assert code == 1 and "error: results: the disk is full" in log and "SIGSEGV" not in log
+    assert (
+        code == Ending.FINAL and "error: results: the disk is full" in log and "SIGSEGV" not in log
+    )
 
 
 def test_job_that_takes_too_long_is_ended(folder):
     code, log = run(folder, "hang", hours=0.5 / 3600)
-    assert code == 1 and "error: the job took more than 0.0001" in log
+    assert code == Ending.LIMIT and "error: the job took more than 0.0001" in log
 
 
 def test_same_job_is_not_done_twice_at_once(folder):

@@ -67,4 +67,5 @@ run(snakemake, work, total=3)
     ]
     written = log.read_text().splitlines()
     assert written[2].startswith("3 of 3 things, ")
-    assert re.fullmatch(r"peak memory: \d+ MB", written[-1])
+    assert re.fullmatch(r"peak memory: \d+ MB", written[-2])
+    assert written[-1] == "exit code: 0 (done)"

@@ -200,6 +200,7 @@ def differences(one: Path, other: Path) -> list[str]:
     return [name for name in names if ours.get(name) != theirs.get(name)]
 
 
+@pytest.mark.slow
 def test_slurm_gives_the_same_results_though_jobs_are_killed(cluster, local, tmp_path):
     finished, indexed = local
     project = Path(shutil.copytree(indexed, tmp_path / "project", symlinks=True))
@@ -235,6 +236,7 @@ def test_slurm_gives_the_same_results_though_jobs_are_killed(cluster, local, tmp
     assert planned(moved, TARGET) == {}
 
 
+@pytest.mark.slow
 def test_submit_command_gives_the_same_results_though_run_and_job_are_killed(
     cluster, local, tmp_path
 ):
@@ -261,6 +263,7 @@ def test_submit_command_gives_the_same_results_though_run_and_job_are_killed(
     assert differences(finished, project) == []
 
 
+@pytest.mark.slow
 def test_a_plain_error_is_not_tried_again(cluster, tmp_path):
     project = make_project(tmp_path / "project")
     configure(project, audio=AUDIO | {"on_bad_file": "stop"})
