@@ -46,6 +46,7 @@ rule quantize:
         # What the build has made, or why it failed. Beside it is encoder.rknn, but only if the
         # toolkit could build one, so it is no output that Snakemake would insist on.
         build=result("variants/{variant}/build.json"),
+        layers=result("variants/{variant}/layers.tsv"),
         # From these the simulator is set up again without a second calibration.
         toolkit=directory(result("variants/{variant}/toolkit")),
     log:

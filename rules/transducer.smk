@@ -65,6 +65,7 @@ rule convert:
         lib=lib("convert"),
     output:
         rknn=result("recognizer/{part}.rknn"),
+        layers=result("recognizer/{part}.layers.tsv"),
         # From these the simulator of an int8 joiner is set up again.
         steps=directory(result("recognizer/toolkit/{part}")),
     log:

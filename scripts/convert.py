@@ -14,4 +14,5 @@ run(
     encoded=snakemake.input.get("encoded", []),
     steps=snakemake.output.steps,
     output=snakemake.output.rknn,
+    layers=snakemake.output.layers,
 )

@@ -1,15 +1,22 @@
 """Calling code that may abort the whole process, in a process of its own."""
 
+import contextlib
+import fcntl
 import multiprocessing
+import os
 import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection
 from typing import Any
 
 from zipquant.errors import ToolkitError, UserError
 from zipquant.jobs import processes
+
+READ_BYTES = 1 << 20
+"""What is read of a child's output at once."""
 
 
 def call(function: Callable[..., Any], **arguments) -> Any:
@@ -21,26 +28,111 @@ def call(function: Callable[..., Any], **arguments) -> Any:
         ToolkitError: the child was killed or has left without a result: the C code in it has
             aborted, or the machine has no memory left for it.
     """
+    return _call(function, arguments)
+
+
+def overhear(
+    hear: Callable[[bytes], None],
+    environment: Mapping[str, str],
+    function: Callable[..., Any],
+    **arguments,
+) -> Any:
+    """Call a function as `call` does, and take all that the child prints, C code included.
+
+    Args:
+        hear: gets what the child writes to its standard output, block by block, in a thread. What
+            it raises ends the child, and is raised here.
+        environment: variables that the child has beside those of this process.
+        function: is called in the child.
+        arguments: of the function.
+
+    Raises:
+        ToolkitError: see `call`.
+    """
+    return _call(function, arguments, hear, environment)
+
+
+def _call(
+    function: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    hear: Callable[[bytes], None] | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Any:
     context = multiprocessing.get_context("fork")
     receiver, sender = context.Pipe(duplex=False)
+    output = _Output(hear) if hear else None
     sys.stdout.flush()
     sys.stderr.flush()
-    child = context.Process(target=_child, args=(sender, function, arguments))
+    child = context.Process(
+        target=_child, args=(sender, function, arguments, environment or {}, output)
+    )
     child.start()
     sender.close()  # else the end of the child would not be seen
+    if output:
+        output.listen(child.pid)
     try:
         error, value = receiver.recv()
     except EOFError:
         child.join()
-        raise ToolkitError(f"rknn-toolkit2 {_end(child.exitcode)}") from None
+        error = ToolkitError(f"rknn-toolkit2 {_end(child.exitcode)}")
     child.join()
+    if output:
+        output.end()
     if error is not None:
-        raise error
+        raise error from None
     return value
 
 
-def _child(sender: Connection, function: Callable[..., Any], arguments: dict) -> None:
+class _Output:
+    """The standard output of a child, which a thread of this process reads."""
+
+    def __init__(self, hear: Callable[[bytes], None]):
+        self._hear = hear
+        self._reading, self._writing = os.pipe()
+        with contextlib.suppress(OSError):  # a limit of the machine
+            fcntl.fcntl(self._writing, fcntl.F_SETPIPE_SZ, READ_BYTES)
+        self._error: Exception | None = None
+
+    def become(self) -> None:
+        """In the child: write there from now on."""
+        os.close(self._reading)
+        os.dup2(self._writing, 1)
+        os.close(self._writing)
+
+    def listen(self, child: int) -> None:
+        os.close(self._writing)
+        self._thread = threading.Thread(target=self._listen, args=(child,))
+        self._thread.start()
+
+    def end(self) -> None:
+        """Wait until all is read, and raise what `hear` has raised."""
+        self._thread.join()
+        if self._error:
+            raise self._error
+
+    def _listen(self, child: int) -> None:
+        with open(self._reading, "rb", buffering=0) as file:
+            while block := file.read(READ_BYTES):
+                if self._error:
+                    continue  # to its end: a full pipe would keep the child from ending
+                try:
+                    self._hear(block)
+                except Exception as error:
+                    self._error = error
+                    processes.kill_tree(child)
+
+
+def _child(
+    sender: Connection,
+    function: Callable[..., Any],
+    arguments: Mapping[str, Any],
+    environment: Mapping[str, str],
+    output: _Output | None,
+) -> None:
     processes.end_with_parent()
+    os.environ.update(environment)
+    if output:
+        output.become()
     try:
         result = None, function(**arguments)
     except UserError as error:

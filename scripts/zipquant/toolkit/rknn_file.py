@@ -1,6 +1,7 @@
 """Reading back what stands in an .rknn file, without the toolkit."""
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,14 @@ MAGIC = b"RKNN"
 
 HEADER_BYTES = 1 << 20
 """The descriptions stand before the weights; 99 inputs and outputs take about 20 KB."""
+
+LAYER_BYTES = 1 << 24
+"""So do the layers; 1,700 of them take 2 MB."""
+
+LONGEST_NAME = 400
+
+_TYPE = re.compile(rb"([\x01-\x40])\x00\x00\x00([A-Za-z][A-Za-z0-9]*)\x00")
+_NAME = re.compile(rb"[A-Za-z]\w*:[\x20-\x7e]*")
 
 
 def custom_string(path: str | Path) -> str:
@@ -53,6 +62,34 @@ def io_types(path: str | Path) -> dict[str, str]:
     return types
 
 
+def layers(path: str | Path) -> list[tuple[str, str]]:
+    """Return type and name of every layer in an .rknn file, inputs and outputs among them.
+
+    Each layer has a name, which begins with a type and a colon or is empty, and behind it the type
+    that it has got in the end. Both are strings with their length in 4 bytes before them and zeros
+    up to the next multiple of 4 bytes behind them, the last layer first (seen in files of
+    rknn-toolkit2 2.3.2).
+
+    Returns:
+        The layers in the order of execution; none where the file has them in another way.
+    """
+    with open(path, "rb") as file:
+        header = file.read(LAYER_BYTES)
+    found = []
+    for match in _TYPE.finditer(header):
+        name = None
+        if match.start() % 4 == 0 and len(match[2]) == match[1][0]:
+            name = _string_before(header, match.start())
+        if name is not None:
+            found.append((match[2].decode(), name))
+    found.reverse()
+    # Beyond the first input and the last output stand other strings.
+    borders = [
+        n for n, (kind, _) in enumerate(found) if kind in ("InputOperator", "OutputOperator")
+    ]
+    return found[borders[0] : borders[-1] + 1] if borders else []
+
+
 def is_whole(path: str | Path) -> bool:
     """Return whether an .rknn file is there to its end.
 
@@ -70,6 +107,21 @@ def is_whole(path: str | Path) -> bool:
             return False
         file.seek(end)
         return end + 8 + int.from_bytes(file.read(8), "little") == size
+
+
+def _string_before(data: bytes, end: int) -> str | None:
+    """Return the layer's name that ends right before a place; None where none does."""
+    for padding in range(1, 5):
+        last = end - padding
+        if data[last:end] != bytes(padding):
+            return None
+        for length in range(-padding % 4, LONGEST_NAME, 4):
+            start = last - length
+            if int.from_bytes(data[start - 4 : start], "little") == length:
+                if not length or _NAME.fullmatch(data, start, last):
+                    return data[start:last].decode()
+                break
+    return None
 
 
 def _descriptions(header: str) -> Iterator[tuple[dict[str, dict[str, str]], int]]:

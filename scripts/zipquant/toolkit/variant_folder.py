@@ -6,6 +6,9 @@ BUILD = "build.json"
 ENCODER = "encoder.rknn"
 """What the board takes."""
 
+LAYERS = "layers.tsv"
+"""The layers that the board runs; see `layer_table.Table`."""
+
 TOOLKIT = "toolkit"
 """Folder, beside the .rknn, of the files that the first step of a quantized build leaves."""
 

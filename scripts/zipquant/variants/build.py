@@ -14,14 +14,22 @@ from zipquant.calibration import dataset_check
 from zipquant.calibration.rows import read_rows
 from zipquant.calibration.rows import take as take_rows
 from zipquant.errors import ToolkitError
-from zipquant.jobs import files, isolation
+from zipquant.jobs import files
 from zipquant.model import counters
 from zipquant.model.contract import Contract
 from zipquant.model.streaming import OnnxEncoder
 from zipquant.recognition import decoding
-from zipquant.toolkit import platforms, quantized_graph, rknn_file, rknn_toolkit, sherpa_onnx
+from zipquant.toolkit import (
+    compiler_log,
+    layer_table,
+    platforms,
+    quantized_graph,
+    rknn_file,
+    rknn_toolkit,
+    sherpa_onnx,
+)
 from zipquant.toolkit.platforms import Scheme
-from zipquant.toolkit.variant_folder import DATASET, ENCODER, TOOLKIT
+from zipquant.toolkit.variant_folder import DATASET, ENCODER, LAYERS, TOOLKIT
 from zipquant.variants import float16_search
 from zipquant.variants.histograms import RANGES, Histograms
 from zipquant.variants.record import Build
@@ -112,13 +120,14 @@ def attempt(
         print(f"error: variant {work.name} could not be built: {error}", file=sys.stderr)
         (work / ENCODER).unlink(missing_ok=True)
         shutil.rmtree(work / TOOLKIT, ignore_errors=True)
+        layer_table.empty().write(work / LAYERS)
         (work / TOOLKIT).mkdir(parents=True)
         build = Build(platform, settings.dtype, failure=str(error))
     replace(build, attempt=number).save(work)
 
 
 def build_variant(work: str | Path, platform: str, source: Source, settings: Settings) -> Build:
-    """Build one variant of the encoder: `work`/encoder.rknn, and `work`/build.json beside it.
+    """Build one variant of the encoder: `work`/encoder.rknn, build.json and layers.tsv beside it.
 
     The toolkit runs in a process of its own, which it may abort. The folder `work`/toolkit holds
     what the simulator is set up from, and `histograms.RANGES`.
@@ -146,7 +155,7 @@ def build_variant(work: str | Path, platform: str, source: Source, settings: Set
         taken = work / TOOLKIT / DATASET
         take_rows(source.dataset, source.sample, settings.rows, taken)
         source = replace(source, dataset=taken)
-    build = isolation.call(
+    build, log = compiler_log.overhear(
         _build,
         work=work,
         scheme=Scheme(platform, settings.dtype, settings.algorithm, settings.method),
@@ -154,6 +163,7 @@ def build_variant(work: str | Path, platform: str, source: Source, settings: Set
         source=source,
         settings=settings,
     )
+    log.table(work / ENCODER).write(work / LAYERS)
     build.save(work)
     return build
 

@@ -10,7 +10,7 @@ from zipquant.jobs import files
 from zipquant.model import noise
 from zipquant.model.recognizer import Part, load
 from zipquant.recognition import decoding
-from zipquant.toolkit import platforms, quantized_graph
+from zipquant.toolkit import compiler_log, platforms, quantized_graph
 from zipquant.toolkit.rknn_toolkit import Network, quantize_part
 from zipquant.toolkit.variant_folder import DATASET
 from zipquant.variants import transducer_rows
@@ -62,8 +62,9 @@ def convert(
     encoded: Sequence[str | Path],
     steps: str | Path,
     output: str,
+    layers: str,
 ) -> None:
-    """Build the decoder or the joiner for the NPU.
+    """Build the decoder or the joiner for the NPU, in a process of its own.
 
     Args:
         part: `decoder` or `joiner`.
@@ -75,6 +76,7 @@ def convert(
             a float16 model.
         steps: a folder for what the simulator needs of an int8 joiner; empty for a float16 model.
         output: the file to write.
+        layers: the table to write of the layers that the NPU runs; see `layer_table`.
 
     Raises:
         UserError: the files do not belong together, or the toolkit failed.
@@ -85,8 +87,11 @@ def convert(
     if encoded:
         rows = transducer_rows.collect(encoded, recognizer, ROWS)[part]
         _write_rows(rows, steps)
-        quantize_part(given, steps / DATASET, steps, platform, _keep_borders)
-    Network(given, platform, steps if encoded else None).export(output)
+    made_of = steps if encoded else None
+    _, log = compiler_log.overhear(
+        _build, part=given, platform=platform, steps=made_of, output=output
+    )
+    log.table(output).write(layers)
 
 
 def verify(
@@ -187,6 +192,12 @@ def decode_shard(
     found = load(tokens, decoder, joiner)
     networks = SimulatedNetworks(found.decoder, found.joiner, platform, joiner_steps)
     decoding.decode_shard(encoded[best], output, tokens, networks)
+
+
+def _build(part: Part, platform: str, steps: Path | None, output: str) -> None:
+    if steps:
+        quantize_part(part, steps / DATASET, steps, platform, _keep_borders)
+    Network(part, platform, steps).export(output)
 
 
 def _keep_borders(graph_file: Path, config_file: Path) -> None:
