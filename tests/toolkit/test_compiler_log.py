@@ -11,6 +11,7 @@ from zipquant.errors import ToolkitError, UserError
 from zipquant.jobs import isolation
 from zipquant.model import contract
 from zipquant.toolkit import compiler_log, layer_table, rknn_file, rknn_toolkit
+from zipquant.toolkit.platforms import Scheme
 
 WARNING = b"W RKNN: [18:35:14.987] LayoutMatchManager: recursion_depth=3, Logic is Dangerous\n"
 
@@ -27,10 +28,7 @@ def built(tmp_path_factory):
         contract=contract.inspect(model),
         dataset=None,
         work=folder,
-        platform="rk3588",
-        dtype="float16",
-        algorithm="normal",
-        method="channel",
+        scheme=Scheme("rk3588", "float16"),
         float16=lambda graph, config: None,
     )
     return folder, listener

@@ -14,6 +14,7 @@ from zipquant.errors import UserError
 from zipquant.model import contract, recognizer
 from zipquant.recognition.encoding import encode_shard
 from zipquant.toolkit import rknn_file
+from zipquant.toolkit.layer_table import COMPILER, Table
 from zipquant.variants import transducer, transducer_rows
 
 PARTS = {
@@ -42,7 +43,13 @@ def convert(folder, part, encoded=(), **files):
     steps = folder / "steps" / part
     output = str(folder / f"{part}.rknn")
     transducer.convert(
-        part, platform="rk3588", encoded=encoded, steps=steps, output=output, **PARTS | files
+        part,
+        platform="rk3588",
+        encoded=encoded,
+        steps=steps,
+        output=output,
+        layers=str(folder / f"{part}.layers.tsv"),
+        **PARTS | files,
     )
     return steps
 
@@ -76,6 +83,9 @@ def test_int8_joiner_has_float16_borders_and_is_calibrated_on_what_it_gets(tmp_p
     steps = convert(tmp_path, "joiner", [encoded["calibration"]])
     assert set(rknn_file.io_types(tmp_path / "joiner.rknn").values()) == {"float16"}
     assert len((steps / "dataset.txt").read_text().splitlines()) == transducer.ROWS
+    layers = Table.read(tmp_path / "joiner.layers.tsv")
+    assert layers.source == COMPILER and "INT8" in {layer.data_type for layer in layers.layers}
+    assert layers.summary()["kinds"]["conversion"] > 0
     found = verify(tmp_path, encoded, steps)["joiner"]
     assert found["dtype"] == "int8"
     # Rounding to 8 bits shows, and no more than it.

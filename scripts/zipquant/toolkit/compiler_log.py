@@ -1,6 +1,6 @@
 """Listening to rknn-toolkit2's compiler, which prints the layers that it makes of a network.
 
-It does so when the environment has `LOG_LEVEL`, in 2.2.0, 2.3.2 and 2.5.0, and prints much else
+It does so at the log level `TABLES`, in 2.2.0, 2.3.2 and 2.5.0, and prints much else
 then, gigabytes for some graphs, from C to file descriptor 1. `Listener` takes the tables out of
 that stream while it runs. Where there is none, the .rknn file itself tells the layers' types and
 names, and the rest stays unknown.
@@ -20,8 +20,11 @@ from zipquant.jobs import isolation
 from zipquant.toolkit import rknn_file
 from zipquant.toolkit.layer_table import BORDERS, COMPILER, RKNN_FILE, Layer, Table, module_of
 
-LOG_LEVEL = {"RKNN_LOG_LEVEL": "3"}
-"""The environment in which the compiler prints its tables; it is read in C."""
+LOG_LEVEL = "RKNN_LOG_LEVEL"
+"""Environment variable that tells the toolkit's C code how much to print."""
+
+TABLES = "3"
+"""The least level at which the compiler prints its tables."""
 
 MOST_BYTES = 20 << 30
 """More than the compiler has ever been seen to print of one graph, 14 GB."""
@@ -78,7 +81,7 @@ def overhear(function: Callable[..., Any], **arguments) -> tuple[Any, "Listener"
     """
     listener = Listener()
     try:
-        result = isolation.overhear(listener.hear, LOG_LEVEL, function, **arguments)
+        result = isolation.overhear(listener.hear, {LOG_LEVEL: TABLES}, function, **arguments)
     except Flood as flood:
         print(f"{flood}; building again without its messages", flush=True)
         listener = Listener()

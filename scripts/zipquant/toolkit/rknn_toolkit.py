@@ -23,6 +23,7 @@ from zipquant.model import counters
 from zipquant.model.contract import Contract, Tensor
 from zipquant.model.recognizer import Part
 from zipquant.toolkit import rknn_file
+from zipquant.toolkit.compiler_log import LOG_LEVEL
 from zipquant.toolkit.platforms import Scheme
 from zipquant.toolkit.variant_folder import DATASET, ENCODER, TOOLKIT
 
@@ -325,6 +326,9 @@ def _full_disk_told(folder: Path) -> Iterator[None]:
 
 def _run(step: Callable[..., int], *arguments, **options) -> None:
     """Run one step of the toolkit, which tells of failures by codes or exceptions."""
+    if LOG_LEVEL in os.environ:
+        # An earlier step has taken it from the C library's environment, where the compiler looks.
+        os.environ[LOG_LEVEL] = os.environ[LOG_LEVEL]
     try:
         code = step(*arguments, **options)
     except Exception as error:
