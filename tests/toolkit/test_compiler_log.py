@@ -6,7 +6,7 @@ import resource
 import numpy as np
 import pytest
 
-from conftest import tiny_encoder
+from helpers.models import tiny_encoder
 from zipquant.errors import ToolkitError, UserError
 from zipquant.jobs import isolation
 from zipquant.model import contract
