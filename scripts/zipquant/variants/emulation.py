@@ -265,6 +265,7 @@ class Emulation:
     ) -> tuple[torch.Tensor, ...]:
         names = [tensor.name for tensor in self._contract.inputs]
         values = self._constants | dict(zip(names, inputs, strict=True))
+        quantized: dict[str, torch.Tensor] = {}
         for node, attributes in zip(self._graph.nodes, self._attributes, strict=True):
             int8 = self.is_int8(node, float16)
             read = []
@@ -275,7 +276,9 @@ class Emulation:
                 elif int8 and weights and name in self._rounded:
                     value = self._rounded[name]
                 elif name in self.scales and self._is_read_rounded(name, int8, float16):
-                    value = rounded(name, value)
+                    if name not in quantized:  # once, for all that read it
+                        quantized[name] = rounded(name, value)
+                    value = quantized[name]
                 read.append(value)
             found = OPERATORS[node.op_type](read, attributes)
             for name, value in zip(
@@ -324,8 +327,9 @@ class EmulatedEncoder:
 def fake_quantize(value: torch.Tensor, scale: Scale) -> torch.Tensor:
     """Return a tensor rounded to the integers of a scale, and back."""
     half = 2 ** (scale.bits - 1)
-    integers = torch.clamp(torch.round(value / scale.scale) + scale.zero, -half, half - 1)
-    return (integers - scale.zero) * scale.scale
+    # The zero is in the limits, and two steps are in place: memory is what this costs.
+    steps = (value / scale.scale).round_()
+    return steps.clamp(-half - scale.zero, half - 1 - scale.zero).mul_(scale.scale)
 
 
 def round_weight(weight: torch.Tensor, per_channel: bool) -> torch.Tensor:
