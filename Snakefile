@@ -25,6 +25,7 @@ include: "rules/transducer.smk"
 include: "rules/report.smk"
 include: "rules/bundle.smk"
 include: "rules/lineage.smk"
+include: "rules/ledger.smk"
 
 
 # A cluster runs none of these: they take seconds, less than a place in its queue.
@@ -48,6 +49,7 @@ rule all:
 
 onstart:
     hold_results()
+    look_at_inputs()
 
 
 onsuccess:

@@ -11,7 +11,7 @@ SCRIPTS = Path(workflow.basedir) / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
 from zipquant import plan
-from zipquant.errors import UserError
+from zipquant.errors import UserError, plain
 from zipquant.jobs import processes
 
 STARTED = time.time()
@@ -61,7 +61,7 @@ def growing(first: int):
 
 @cache
 def lib(script: str) -> list[str]:
-    """All library files that a script uses. Relative: moving the whole folder reruns nothing."""
+    """A script and all library files it uses. Relative: moving the whole folder reruns nothing."""
     return [os.path.relpath(path) for path in plan.library_files(SCRIPTS, script)]
 
 
@@ -90,4 +90,4 @@ def hold_results() -> None:
 if workflow.is_main_process:
     processes.announce()
     for warning in PLAN.warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(f"warning: {plain(warning)}", file=sys.stderr)

@@ -77,7 +77,7 @@ def show_summary() -> None:
     summary = Path(result("report/summary.txt"))
     if summary.exists():
         print(f"report: {result('report/index.html')}", file=sys.stderr)
-        print(summary.read_text(), end="", file=sys.stderr)
+        print(plain(summary.read_text()), end="", file=sys.stderr)
 
 
 def sorted_logs() -> list[Path]:
@@ -95,7 +95,8 @@ def said(logs) -> list[str]:
         # The toolkit's progress bars overwrite their line: what stands there in the end counts.
         text = path.read_text(errors="replace").replace("\r", "\n")
         lines = [
-            re.sub(r"\x1b\[[\d;]*m", "", line).rstrip() for line in text.splitlines()
+            plain(re.sub(r"\x1b\[[\d;]*m", "", line)).rstrip()
+            for line in text.splitlines()
         ]
         errors = [line for line in lines if line.startswith("error: ")]
         found += errors or [line for line in lines if line][-TAIL_LINES:]

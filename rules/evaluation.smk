@@ -13,7 +13,7 @@ def evaluations() -> list[str]:
 # A variant in the toolkit's simulator, or on a board, against the float model, on a shard of evaluation audio.
 rule evaluate:
     input:
-        model=ancient(config["model"]["encoder"]),
+        model=config["model"]["encoder"],
         prepared=rules.prepare.output.model,
         contract=rules.inspect.output.contract,
         features=result("features/evaluation/{shard}.h5"),
@@ -52,7 +52,7 @@ rule evaluate:
 # One stream longer than any that was calibrated with: which states go wrong with time.
 rule long_stream:
     input:
-        model=ancient(config["model"]["encoder"]),
+        model=config["model"]["encoder"],
         prepared=rules.prepare.output.model,
         contract=rules.inspect.output.contract,
         features=all_shards("evaluation", "features/{set}/{shard}.h5"),

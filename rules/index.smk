@@ -1,7 +1,6 @@
 # What each audio file of a shard is, and whether it can be used.
 rule index:
     input:
-        audio=lambda w: [u.path for u in PLAN.usable(w.set, w.shard)],
         lib=lib("index"),
     output:
         index=result("index/{set}/{shard}.tsv"),
@@ -18,8 +17,8 @@ rule index:
         runtime=growing(30),
     params:
         ids=lambda w: [u.id for u in PLAN.usable(w.set, w.shard)],
-        # Another file that has been put in place with a time of long ago is noticed by its size.
-        bytes=lambda w: [os.path.getsize(u.path) for u in PLAN.usable(w.set, w.shard)],
+        # No input, in whose name Snakemake would take <y> or {y} for a pattern.
+        reads=lambda w: [u.path for u in PLAN.usable(w.set, w.shard)],
         unreachable=lambda w: PLAN.unreachable(w.set, w.shard),
         channels=config["audio"]["channels"],
         on_bad_file=config["audio"]["on_bad_file"],

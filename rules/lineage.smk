@@ -92,7 +92,7 @@ use rule features as lineage_features with:
 
 use rule traces as lineage_traces with:
     input:
-        model=ancient(config["model"]["encoder"]),
+        model=config["model"]["encoder"],
         contract=rules.inspect.output.contract,
         features=rules.lineage_features.output.features,
         lib=lib("traces"),
@@ -152,7 +152,7 @@ use rule calibration as lineage_calibration with:
 rule lineage_build:
     input:
         **recognizer_files(),
-        model=ancient(config["model"]["encoder"]),
+        model=config["model"]["encoder"],
         prepared=rules.prepare.output.model,
         contract=rules.inspect.output.contract,
         dataset=rules.lineage_calibration.output.dataset,

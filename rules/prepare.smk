@@ -1,7 +1,7 @@
 # The encoder as the toolkit gets it: rewritten, and proved equal on the calibration set.
 rule prepare:
     input:
-        model=ancient(config["model"]["encoder"]),
+        model=config["model"]["encoder"],
         contract=rules.inspect.output.contract,
         lib=lib("prepare"),
     output:
@@ -27,7 +27,7 @@ rule prepare:
 # A rule of its own, so that another calibration set makes no other model of a float16 variant.
 rule prove:
     input:
-        model=ancient(config["model"]["encoder"]),
+        model=config["model"]["encoder"],
         prepared=rules.prepare.output.model,
         contract=rules.inspect.output.contract,
         dataset=rules.calibration.output.dataset,

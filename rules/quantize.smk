@@ -28,12 +28,6 @@ def in_words(settings: dict) -> str:
     return ", ".join(words)
 
 
-def attempt(variant: str) -> int:
-    """Which attempt at building a variant this run asks for."""
-    folder = result(f"variants/{variant}")
-    return plan.attempt_of(f"{folder}/build.json", f"{folder}/encoder.rknn")
-
-
 # The encoder of one variant, built by rknn-toolkit2.
 rule quantize:
     input:
@@ -43,8 +37,7 @@ rule quantize:
         contract=rules.inspect.output.contract,
         lib=lib("quantize"),
     output:
-        # What the build has made, or why it failed. Beside it is encoder.rknn, but only if the
-        # toolkit could build one, so it is no output that Snakemake would insist on.
+        # What the build has made, or why it failed.
         build=result("variants/{variant}/build.json"),
         layers=result("variants/{variant}/layers.tsv"),
         # From these the simulator is set up again without a second calibration.
@@ -61,11 +54,11 @@ rule quantize:
         runtime=growing(120),
     params:
         work=lambda w, output: os.path.dirname(output.build),
+        # Only if the toolkit could build one, so it is no output that Snakemake would insist on.
+        also=result("variants/{variant}/encoder.rknn"),
         platform=config["platform"],
         context_size=context_size(),
         settings=lambda w: VARIANTS[w.variant],
-        # The next one, where the last has failed.
-        attempt=lambda w: attempt(w.variant),
         # For the message below; in one line.
         summary=lambda w: in_words(VARIANTS[w.variant]),
     message:

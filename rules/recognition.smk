@@ -19,7 +19,7 @@ def texts_of(*models: str) -> list[str]:
 # The float model's encoder outputs; those of the variants are made by the rule `evaluate`.
 rule encode:
     input:
-        model=ancient(config["model"]["encoder"]),
+        model=config["model"]["encoder"],
         contract=rules.inspect.output.contract,
         features=result("features/evaluation/{shard}.h5"),
         lib=lib("encode"),

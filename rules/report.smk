@@ -59,7 +59,7 @@ def report_jobs() -> list[str]:
 
 rule report:
     input:
-        model=ancient(config["model"]["encoder"]),
+        model=config["model"]["encoder"],
         contract=rules.inspect.output.contract,
         calibration_index=all_shards("calibration", "index/{set}/{shard}.tsv"),
         evaluation_index=all_shards("evaluation", "index/{set}/{shard}.tsv"),

@@ -2,7 +2,7 @@
 rule traces:
     input:
         # The contract holds the model's hash: a touched model reruns nothing, a changed one does.
-        model=ancient(config["model"]["encoder"]),
+        model=config["model"]["encoder"],
         contract=rules.inspect.output.contract,
         features=result("features/calibration/{shard}.h5"),
         lib=lib("traces"),

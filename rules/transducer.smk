@@ -41,7 +41,7 @@ def joiner_steps(wildcards) -> dict[str, str]:
 # The float model's outputs for some calibration audio, to calibrate an int8 joiner with.
 use rule encode as encode_calibration with:
     input:
-        model=ancient(config["model"]["encoder"]),
+        model=config["model"]["encoder"],
         contract=rules.inspect.output.contract,
         features=result("features/calibration/{shard}.h5"),
         lib=lib("encode"),

@@ -4,14 +4,15 @@
 
 The workflow compares what a job reads; this looks at the rest too, such as the report and the
 bundle, before they are copied to a board or kept for long. What is damaged is named and deleted, so
-that the command that made the results makes it anew. Exit code: 0 when nothing was found, 1 when
-something was, 2 for a wrong command line.
+that the command that made the results makes it again. What no job has made is named and left. Exit
+code: 0 when nothing was found, 1 when something was, 2 for a wrong command line.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+from zipquant.errors import UserError, plain
 from zipquant.jobs import integrity
 
 
@@ -24,18 +25,35 @@ def main() -> int:
     arguments = parser.parse_args()
     if not Path(arguments.results, integrity.RECORDS).is_dir():
         parser.error(f"{arguments.results} is not a results folder: it has no records")
-    found = 0
-    paths = list(integrity.recorded(arguments.results))
+    try:
+        return check(arguments.results, arguments.keep)
+    except (UserError, OSError) as error:
+        print(f"error: {plain(str(error))}")
+        return 1
+
+
+def check(results: str, keep: bool) -> int:
+    """Print what is wrong with a results folder, and return the exit code."""
+    paths = list(integrity.recorded(results))
+    damaged = 0
     for path in paths:
-        # What is missing will be made by the next run, if it is still wanted.
-        if path.exists() and (reason := integrity.problem(arguments.results, path)):
-            found += 1
-            if arguments.keep:
-                print(f"{path}: {reason}")
-            else:
-                print(integrity.discard(arguments.results, path, reason))
-    print(f"{len(paths)} files and folders compared with their records, {found} damaged")
-    return 1 if found else 0
+        reason = integrity.problem(results, path)
+        # What was deleted already will be made by the next run, if it is still wanted.
+        if not reason or (reason == integrity.UNFINISHED and not path.exists()):
+            continue
+        if reason.endswith(integrity.FOREIGN):  # all of its own files are intact
+            continue
+        damaged += 1
+        told = f"{path}: {reason}" if keep else integrity.discard(results, path, reason)
+        print(plain(told))
+    foreign = list(integrity.unrecorded(results))
+    for name in foreign:
+        print(plain(f"{Path(results, name)}: {integrity.FOREIGN}; it is left alone"))
+    print(
+        f"{len(paths)} files and folders compared with their records, {damaged} damaged, "
+        f"{len(foreign)} that no job has made"
+    )
+    return 1 if damaged or foreign else 0
 
 
 if __name__ == "__main__":

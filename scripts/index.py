@@ -7,7 +7,7 @@ run(
     snakemake,
     index.write,
     ids=snakemake.params.ids,
-    paths=snakemake.input.audio,
+    paths=snakemake.params.reads,
     unreachable=snakemake.params.unreachable,
     output=snakemake.output.index,
     channels=snakemake.params.channels,

@@ -13,12 +13,9 @@ from collections.abc import Callable
 from typing import Any
 
 from zipquant.errors import UserError
-from zipquant.jobs import endings, files, integrity, processes
+from zipquant.jobs import endings, files, integrity, ledger, processes
 from zipquant.jobs.endings import Ending
 from zipquant.jobs.progress import CONSOLE
-
-BENCHMARKS = "benchmarks"
-"""Folder of the files that Snakemake writes itself, after the job."""
 
 DONE = 77
 """Exit code of a child that has done all its work: not 0, with which C code may end a process when
@@ -42,9 +39,10 @@ def run(snakemake: Any, function: Callable[..., None], **arguments) -> None:
     The child keeps the toolkit's and onnxruntime's C code, which prints what it likes and may
     abort, away from the job: a dead child becomes a plain error. So does one that takes more
     memory than the rule's `mem_mb` or more time than the setting `job_hours`. Inputs that other
-    jobs have made are compared with their records before, outputs are recorded after; see
-    `zipquant.jobs.integrity`. A `UserError` is written as one line that begins with `error:`; the
-    Snakefile's `onerror` shows those at the end of a run.
+    jobs have made are compared with their records before, outputs are recorded after, with what
+    they were made from; see `zipquant.jobs.integrity` and `zipquant.jobs.ledger`. A function may
+    return why its result is not to be kept for the next run. A `UserError` is written as one line
+    that begins with `error:`; the Snakefile's `onerror` shows those at the end of a run.
 
     The job ends with the run that it belongs to, even if that is killed: nothing goes on writing
     files behind the back of the next run.
@@ -55,6 +53,8 @@ def run(snakemake: Any, function: Callable[..., None], **arguments) -> None:
         arguments: of the function.
     """
     log, results = snakemake.log[0], snakemake.config["results"]
+    if os.path.islink(log):  # what it leads to is not to be overwritten
+        os.unlink(log)
     with open(log, "ab", buffering=0) as file:
         _lock(file, log)
         file.truncate(0)
@@ -182,13 +182,14 @@ def _watch(child: int, alive: list[int], snakemake: Any) -> str:
 
 def _call(snakemake: Any, function: Callable[..., None], arguments: dict) -> int:
     results = snakemake.config["results"]
-    benchmarks = os.path.join(results, BENCHMARKS)
-    inputs = [path for path in snakemake.input if not integrity.is_inside(benchmarks, path)]
     try:
-        integrity.begin(results, snakemake.output)
-        integrity.verify(results, dict.fromkeys(inputs))
-        function(**arguments)
-        integrity.seal(results, snakemake.output)
+        integrity.begin(results, ledger.outputs(snakemake))
+        _delete_leftovers(snakemake)
+        integrity.verify(results, ledger.inputs(results, snakemake))
+        origin = ledger.origin(results, snakemake)
+        origin.again = function(**arguments) or ""
+        ledger.check_unchanged(results, snakemake, origin)
+        integrity.seal(results, ledger.made(snakemake), origin)
         code = DONE
     except BaseException as error:  # the child must never go on as if it were the job
         message, code = _explain(error), Ending.FINAL
@@ -200,6 +201,13 @@ def _call(snakemake: Any, function: Callable[..., None], arguments: dict) -> int
     sys.stdout.flush()
     sys.stderr.flush()
     return code
+
+
+def _delete_leftovers(snakemake: Any) -> None:
+    """Delete what an earlier job has left that Snakemake does not know; it deletes the outputs."""
+    for path in set(ledger.outputs(snakemake)) - set(snakemake.output):
+        if os.path.lexists(path):
+            os.unlink(path)
 
 
 def _explain(error: BaseException) -> str | None:

@@ -23,5 +23,4 @@ run(
         },
     ),
     settings=Settings(**snakemake.params.settings),
-    number=snakemake.params.attempt,
 )

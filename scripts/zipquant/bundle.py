@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 
 from zipquant.board import transcribe
+from zipquant.errors import printable
 from zipquant.jobs import files
 from zipquant.model.contract import Contract
 from zipquant.toolkit import rknn_file, sherpa_onnx
@@ -111,6 +112,7 @@ def write(
         loader=jinja2.FileSystemLoader(LIBRARY / "templates"),
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=printable,
     )
     page = environment.get_template("bundle.md.j2").render(manifest, transducer=bool(decoder))
     files.write_text(folder / "README.md", page)

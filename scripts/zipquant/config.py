@@ -3,8 +3,9 @@
 import difflib
 import itertools
 import math
+import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import jsonschema
 import yaml
 
 from zipquant.errors import UserError
-from zipquant.jobs import integrity
+from zipquant.jobs import folder, integrity
 from zipquant.toolkit import platforms
 
 RESERVED = ("float", "rknn")
@@ -92,10 +93,10 @@ def _check_values(config: Mapping[str, Any]) -> None:
             raise UserError(f"config: {where}: {value} is no number that means something")
         if isinstance(value, int) and abs(value) >= 1 << 63:
             raise UserError(f"config: {where}: the number has more than 63 bits")
-        if isinstance(value, str) and re.search(r"[\x00-\x1f\x7f{}\ud800-\udfff]", value):
+        if isinstance(value, str) and re.search(r"[\x00-\x1f\x7f-\x9f{}<>\ud800-\udfff]", value):
             raise UserError(
-                f"config: {where}: {value[:100]!r} has a control character or a brace, which "
-                "Snakemake takes for a wildcard; rename the file or folder"
+                f"config: {where}: {value[:100]!r} has a control character, or one of {{}}<>, "
+                "which Snakemake takes for a pattern; rename the file or folder"
             )
         if isinstance(value, Mapping):
             if odd := [key for key in value if not isinstance(key, str)]:
@@ -105,25 +106,34 @@ def _check_values(config: Mapping[str, Any]) -> None:
             todo += [(where, part) for part in value]
 
 
-def check_results(config: Mapping[str, Any], project: str | Path) -> None:
-    """Check that the results folder holds nothing but results.
+def settle_results(config: MutableMapping[str, Any], project: str | Path) -> None:
+    """Check that the results folder can be one, and settle on one spelling of it.
 
     Args:
-        config: a valid configuration.
+        config: a valid configuration; `results` becomes relative in the working directory, and
+            absolute elsewhere.
         project: the folder of the workflow.
 
     Raises:
-        UserError: the workflow itself, the audio or the model lie in the results folder.
+        UserError: no folder can be there, it is one of the workflow's own, or the workflow itself,
+            the audio or the model lie in it.
     """
-    results, model = config["results"], config["model"]
+    given = config["results"]
+    config["results"] = results = folder.normal(given)
+    if own := folder.of_project(results, project):
+        raise UserError(
+            f"config: results: '{given}' lies in '{own}', which belongs to the workflow; take a "
+            "folder for the results alone"
+        )
+    model = config["model"]
     settings = {f"audio.{name}": config["audio"][name] for name in ("calibration", "evaluation")}
     settings |= {
         f"model.{name}": model[name] for name in ("encoder", "decoder", "joiner", "tokens")
     }
     for name, path in {"the workflow itself": project, **settings}.items():
-        if path and integrity.is_inside(results, path):
+        if path and integrity.is_inside(os.path.realpath(results), os.path.realpath(path)):
             raise UserError(
-                f"config: results: the folder '{results}' holds {name} ({path}); take a folder for "
+                f"config: results: the folder '{given}' holds {name} ({path}); take a folder for "
                 "the results alone"
             )
 

@@ -5,9 +5,7 @@ changes no file.
 """
 
 import ast
-import json
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -60,7 +58,7 @@ class Plan:
         return sorted(self.shards[name])
 
     def usable(self, name: str, shard: str | int) -> list[Utterance]:
-        """Return the utterances of a shard but for those whose files Snakemake cannot name."""
+        """Return the utterances of a shard but for those whose files cannot be used."""
         return [u for u in self.shards[name].get(int(shard), []) if not u.problem]
 
     def unreachable(self, name: str, shard: str | int) -> dict[str, str]:
@@ -83,18 +81,18 @@ class Plan:
         return [s for s in self.shards_of("calibration") if self.joiner_utterances(s)]
 
 
-def make(config: Mapping[str, Any], project: str | Path) -> Plan:
+def make(config: MutableMapping[str, Any], project: str | Path) -> Plan:
     """Check a configuration and what it names, and return the plan of its run.
 
     Args:
-        config: the merged configuration.
+        config: the merged configuration; its results folder gets one spelling.
         project: the folder of the workflow.
 
     Raises:
         UserError: the configuration, the model, its parts or a manifest are not right.
     """
     configuration.validate(config)
-    configuration.check_results(config, project)
+    configuration.settle_results(config, project)
     model = config["model"]
     # A wrong model is reported at once, also by a dry run; the rule `inspect` runs it as well.
     encoder = contract.inspect(model["encoder"], model["state_outputs"])
@@ -105,7 +103,10 @@ def make(config: Mapping[str, Any], project: str | Path) -> Plan:
         recognizer=parts,
         shards=shards,
         variants={name: found for name, found in config["variants"].items() if found},
-        warnings=check_transcripts(shards["evaluation"], parts, config["audio"]["evaluation"]),
+        warnings=[
+            *filter(None, [manifest.unread_columns(config["audio"][name]) for name in SETS]),
+            *check_transcripts(shards["evaluation"], parts, config["audio"]["evaluation"]),
+        ],
     )
 
 
@@ -159,40 +160,19 @@ def check_transcripts(shards: Shards, parts: Recognizer | None, source: str) -> 
     return [message]
 
 
-def attempt_of(build: str | Path, encoder: str | Path) -> int:
-    """Return which attempt at building a variant a run asks for, the first being 0.
-
-    A failed build is recorded as a result, so that the other variants go on. But the next run may
-    have more memory, or another toolkit: it asks for the next attempt. So it does where the built
-    encoder has been deleted. The number is a parameter of the rule, and a changed parameter reruns
-    it.
-
-    Args:
-        build: build.json of the variant; it may be missing.
-        encoder: encoder.rknn of the variant.
-    """
-    try:
-        record = json.loads(Path(build).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return 0
-    except (OSError, ValueError):
-        return 1
-    last = record.get("attempt", 0) if isinstance(record, dict) else 0
-    return last if os.path.exists(encoder) and "failure" not in record else last + 1
-
-
 def library_files(scripts: Path, script: str) -> list[Path]:
-    """Return all library files that an entry script imports, directly or through others.
+    """Return an entry script and all library files that it imports, directly or through others.
 
-    Snakemake watches the script alone; as inputs of its rule, these make a changed module rerun
-    just the rules that use it, and the rerun's reason names the module. The `__init__` files of
+    As inputs of its rule, these make a changed module rerun just the rules that use it, and the
+    rerun's reason names the module. The `__init__` files of
     the packages hold a docstring alone, so they are left out.
 
     Args:
         scripts: the folder of the entry scripts, with the library below it.
         script: name of an entry script without its suffix.
     """
-    library, todo = set(), [scripts / f"{script}.py"]
+    todo = [scripts / f"{script}.py"]
+    library = set(todo)
     while todo:
         paths = _imports(scripts, todo.pop())
         todo += [path for path in paths if path not in library]

@@ -29,6 +29,10 @@ def test_manifest_paths_are_relative_to_it(tmp_path):
         ("id\tpath\nu1\n", "line 2: id or path is empty"),
         ("id\tpath\n", "no audio found"),
         ("id\tpath\nu1\ta.wav\nu1\tb.wav\n", r"id 'u1': .*a\.wav and .*b\.wav"),
+        ("id\tpath\ttext\nu1\ta.wav\tone\ttwo\n", "line 2: 4 columns, the first line has 3: a tab"),
+        ("id\tpath\ttext\ttext\nu1\ta.wav\ta\tb\n", "2 columns are called 'text'"),
+        ("id\tpath\ttext\tText\nu1\ta.wav\ta\tb\n", "2 columns are called 'text'"),
+        ("id\tpath\nu1\ta.wav\nu2\ta.wav\n", "line 3: the same file as in line 2"),
     ],
 )
 def test_broken_manifest_is_refused(tmp_path, content, message):
@@ -37,6 +41,24 @@ def test_broken_manifest_is_refused(tmp_path, content, message):
     (tmp_path / "m.tsv").write_text(content)
     with pytest.raises(UserError, match=message):
         manifest.read(str(tmp_path / "m.tsv"))
+
+
+@pytest.mark.parametrize("header", ["ID\tPath\tText", " id\tpath \tTEXT", "\ufeffid\tpath\ttext"])
+def test_names_of_columns_are_read_as_people_write_them(tmp_path, header):
+    (tmp_path / "a.wav").touch()
+    (tmp_path / "m.tsv").write_text(f"{header}\nu1\ta.wav\tone\n")
+    (read,) = manifest.read(str(tmp_path / "m.tsv"))
+    assert (read.id, read.text) == ("u1", "one")
+    assert manifest.unread_columns(str(tmp_path / "m.tsv")) == ""
+
+
+def test_other_columns_without_transcripts_are_told(tmp_path):
+    (tmp_path / "m.tsv").write_text("id\tpath\ttranscript\tspeaker\n")
+    told = manifest.unread_columns(str(tmp_path / "m.tsv"))
+    assert "'transcript', 'speaker' none is called 'text'" in told
+    (tmp_path / "m.tsv").write_text("id\tpath\n")
+    assert manifest.unread_columns(str(tmp_path / "m.tsv")) == ""
+    assert manifest.unread_columns(str(tmp_path)) == ""
 
 
 def test_manifest_that_is_no_text_is_refused(tmp_path):

@@ -135,12 +135,66 @@ def test_of_a_large_file_that_checks_itself_pieces_are_compared(tmp_path):
     assert integrity.problem(tmp_path, plain)
 
 
+def test_record_belongs_to_one_path(tmp_path):
+    make(tmp_path, "evaluation/0.parquet", b"shard 0")
+    make(tmp_path, "evaluation/1.parquet", b"shard 1")
+    for name in ("{}", ".records/{}.tsv"):
+        source, copy = (tmp_path / name.format(f"evaluation/{n}.parquet") for n in (1, 0))
+        shutil.copy(source, copy)
+    with pytest.raises(
+        UserError, match=r"0\.parquet was damaged \(its record .* is that of .*1\.p"
+    ):
+        integrity.verify(tmp_path, [tmp_path / "evaluation/0.parquet"])
+
+
+def test_what_was_added_to_a_folder_is_refused_and_left_alone(tmp_path):
+    make(tmp_path, "arrays/a.npy")
+    integrity.seal(tmp_path, [tmp_path / "arrays"])
+    mine = tmp_path / "arrays/mine.npy"
+    mine.touch()
+    with pytest.raises(UserError, match=r"arrays/mine\.npy is in a folder of results, but no job"):
+        integrity.verify(tmp_path, [tmp_path / "arrays"])
+    assert mine.exists() and (tmp_path / "arrays/a.npy").exists()
+
+
+def test_of_a_damaged_folder_behind_a_link_the_link_alone_is_deleted(tmp_path):
+    path = make(tmp_path / "results", "arrays/a.npy")
+    integrity.seal(tmp_path / "results", [path.parent])
+    (tmp_path / "results/arrays").rename(tmp_path / "moved")
+    (tmp_path / "results/arrays").symlink_to(tmp_path / "moved")
+    integrity.verify(tmp_path / "results", [path.parent])
+    flip(path)
+    with pytest.raises(UserError, match=r"arrays was damaged \(a\.npy: it has another"):
+        integrity.verify(tmp_path / "results", [path.parent])
+    assert not path.parent.is_symlink() and (tmp_path / "moved/a.npy").exists()
+
+
+def test_check_names_what_no_job_has_made(tmp_path):
+    make(tmp_path, "bundle/encoder.rknn")
+    integrity.seal(tmp_path, [tmp_path / "bundle"])
+    (tmp_path / ".records/bundle/encoder.rknn.tsv").unlink()
+    for name in ("bundle/other.py", "bundle/more.py", "variants/odd", "logs/a.log", ".lock"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    command = [sys.executable, ROOT / "scripts/check_results.py", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    *named, last = done.stdout.splitlines()
+    told = "no job has made this file; it is left alone"
+    assert named == [
+        f"{tmp_path / name}: {told}"
+        for name in ("bundle/more.py", "bundle/other.py", "variants/odd")
+    ]
+    assert last.endswith("0 damaged, 3 that no job has made") and done.returncode == 1
+
+
 def test_whole_results_folder_is_checked_by_a_command(tmp_path):
     paths = [make(tmp_path, name) for name in ("bundle.tar", "report/index.html", "model.json")]
     command = [sys.executable, ROOT / "scripts/check_results.py", tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "3 files and folders compared with their records, 0 damaged\n"
+    assert done.stdout == (
+        "3 files and folders compared with their records, 0 damaged, 0 that no job has made\n"
+    )
     flip(paths[1])
     for option, left in (("--keep", True), ("--", False)):
         done = subprocess.run([*command, option], capture_output=True, text=True, timeout=60)

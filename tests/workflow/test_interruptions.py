@@ -12,7 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from helpers.projects import configure, planned, run, shards
+from helpers.projects import configure, planned, run, shards, snakemake
+from zipquant.jobs import integrity
 
 
 @pytest.mark.parametrize(
@@ -100,6 +101,7 @@ def test_variant_that_the_toolkit_fails_is_told_and_the_others_go_on(project):
     stale = project / "results/variants/w8a16/encoder.rknn"
     stale.parent.mkdir()
     stale.write_bytes(b"RKNN of an earlier build")
+    integrity.seal(project / "results", [stale])
     failing = {"platform": "rk3562", "variants": {"fp16": None, "w8a16": {"dtype": "w8a16"}}}
     failing["evaluation"] = {"long_stream": 0, "max_utterances": 1}
     configure(project, **failing)

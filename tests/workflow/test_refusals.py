@@ -7,10 +7,11 @@ import shutil
 from pathlib import Path
 
 import pandas as pd
+import pytest
 
 from helpers.audio import write_audio
 from helpers.models import tiny_encoder
-from helpers.projects import AUDIO, CALIBRATION_FILES, EVALUATION_FILES, configure, run
+from helpers.projects import AUDIO, CALIBRATION_FILES, EVALUATION_FILES, configure, run, snakemake
 from zipquant.audio import index
 from zipquant.traces import chunk_table
 
@@ -135,14 +136,15 @@ def test_odd_names_and_bad_files_do_not_stop_the_rest(fresh):
         "a space",
         'it\'s "quoted"',
         "语音-é",
-        "line\nbreak",
-        "tab\there",
+        "br{a}ce",
+        "x<y>",
+        "<unk>[a-z]",
         "$(x);&*",
         "back\\slash",
     ]
     for number, name in enumerate(odd):
         write_audio(audio / f"{name}.wav", 1.0, 200 + number)
-    (audio / "br{a}ce.wav").write_bytes((audio / "c1.wav").read_bytes())
+    (audio / "line\nbreak.wav").write_bytes((audio / "c1.wav").read_bytes())
     with open(os.fsencode(audio) + b"/n\xff.wav", "wb") as file:
         file.write((audio / "c1.wav").read_bytes())
     (audio / "text.wav").write_text("no audio")
@@ -154,6 +156,28 @@ def test_odd_names_and_bad_files_do_not_stop_the_rest(fresh):
     assert traced == {*odd, *(f"c{number}" for number in range(CALIBRATION_FILES))}
     indexes = (fresh / "results/index/calibration").glob("*.tsv")
     skipped = {e.path for path in indexes for e in index.read(path) if e.problem}
-    assert {Path(path).name for path in skipped} == {"br{a}ce.wav", "n\\xff.wav", "text.wav"}
+    assert {Path(path).name for path in skipped} == {
+        *("line\\x0abreak.wav", "n\\xff.wav", "text.wav")
+    }
     again = run(fresh, dataset)
     assert "Nothing to be done" in again.stdout + again.stderr
+
+
+def test_files_of_somebodys_own_in_the_results_folder_stop_the_run_and_stay(fresh):
+    names = ["bundle/precious.txt", "calibration/arrays/mine.npy", "report/index.html", "best.json"]
+    for name in names:
+        path = fresh / "work" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+    configure(fresh, results="work")
+    message = refuse(fresh)
+    assert "no job of Zipquant has made" in message
+    assert all(name in message for name in names)
+    assert all((fresh / "work" / name).read_text() == "mine" for name in names)
+
+
+@pytest.mark.parametrize("results", ["scripts", ".git", "audio_link", "/dev/null", "a" * 300])
+def test_results_folder_that_is_none_is_refused(fresh, results):
+    (fresh / "audio_link").symlink_to("audio/calibration")
+    configure(fresh, results=results)
+    assert "config: results: " in refuse(fresh)

@@ -10,7 +10,7 @@ import networkx
 import numpy as np
 
 from helpers.browser import browser, needs_chromium
-from helpers.projects import EVALUATION_FILES, run, shards
+from helpers.projects import EVALUATION_FILES, run, shards, snakemake
 from zipquant.model import contract
 from zipquant.report.figures import CLIPPED
 from zipquant.report.figures import write as write_report

@@ -5,13 +5,15 @@ import json
 import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from helpers.audio import write_audio
 from helpers.places import ROOT
-from helpers.projects import AUDIO, configure, planned, run, shards
+from helpers.projects import AUDIO, configure, planned, run, shards, snakemake
 from zipquant.audio import manifest
 
 
@@ -74,13 +76,6 @@ def test_job_killed_before_it_is_registered_hides_nothing_from_the_plan(project,
     assert plan != expected
 
 
-def test_no_job_follows_another_by_ancient_files_alone():
-    """What such a job has to run for itself is not seen while the other has to run."""
-    for rules in (ROOT / "rules").glob("*.smk"):
-        for flagged in re.findall(r"ancient\((.*)", rules.read_text()):
-            assert flagged.startswith('config["model"]'), rules
-
-
 def test_touched_model_and_audio_rerun_nothing(project):
     for path in ("models/demo/encoder.onnx", "audio/calibration/c1.wav"):
         (project / path).touch()
@@ -99,6 +94,87 @@ def test_changed_model_reruns_all_that_used_it(project):
         **{"prepare": 1, "prove": 1, "quantize": 2, "encode": 1, "evaluate": 2, "decode": 3},
         **{"long_stream": 2, "verify": 1, **AFTER_DECODING},
     }
+
+
+def test_changed_model_with_a_time_of_long_ago_is_noticed_as_well(project):
+    """As `cp -p`, `mv`, `tar` and `rsync -a` leave it."""
+    for part in ("encoder", "joiner"):
+        path = project / f"models/demo/{part}.onnx"
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+        os.utime(path, (10**9, 10**9))
+    plan = planned(project)
+    assert (plan["inspect"], plan["convert"], plan["quantize"], plan["encode"]) == (1, 2, 2, 1)
+
+
+def test_touched_scripts_and_a_checkout_and_back_rerun_nothing(project):
+    for path in [*(project / "scripts").rglob("*.py"), *(project / "rules").glob("*.smk")]:
+        text = path.read_bytes()
+        path.unlink()
+        path.write_bytes(text)
+    assert planned(project) == {}
+
+
+def spelled(project: Path) -> list[str]:
+    (project / "link").symlink_to("results")
+    return ["./results", "results/", "models/../results", "link", str(project / "results")]
+
+
+def test_changed_settings_are_noticed_without_notes_and_however_results_is_spelled(project):
+    shutil.rmtree(project / ".snakemake")
+    assert planned(project) == {}
+    changed = {"platform": "rk3566", "calibration": {"rows": 12, "seed": 9}}
+    configure(project, **changed)
+    expected = planned(project)
+    assert (expected["sample"], expected["quantize"], expected["convert"]) == (1, 2, 2)
+    for results in spelled(project):
+        configure(project, results=results, **changed)
+        assert planned(project) == expected, results
+
+
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [
+        ("calibration/dataset.txt", {"calibration": 1}),
+        ("variants/int8/encoder.rknn", {"quantize": 1}),
+        ("recognizer/decoder.rknn", {"convert": 1}),
+        ("scores/scores.json", {"score": 1}),
+        ("bundle/encoder.rknn", {"bundle": 1}),
+    ],
+)
+def test_what_the_check_has_deleted_is_made_again_by_the_same_command(project, name, first):
+    victim = project / "results" / name
+    content = bytearray(victim.read_bytes())
+    content[len(content) // 2] ^= 1
+    victim.write_bytes(content)
+    command = [sys.executable, ROOT / "scripts/check_results.py", "results"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1 and "1 damaged" in done.stdout, done.stdout
+    assert not victim.exists()
+    assert first.items() <= planned(project).items()
+
+
+def test_other_versions_of_libraries_rerun_what_they_have_made(project, monkeypatch):
+    stand_in = project / "new/onnxruntime-1.99.0.dist-info"
+    stand_in.mkdir(parents=True)
+    (stand_in / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: onnxruntime\nVersion: 1.99.0\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(project / "new"))
+    plan = planned(project)
+    assert (plan["traces"], plan["encode"]) == (len(shards(project)), 1)
+    assert "index" not in plan and "features" not in plan
+
+
+def test_audio_in_a_folder_whose_name_is_a_pattern_is_the_audio_that_is_used(project):
+    folder = project / "other/x<y>"
+    folder.mkdir(parents=True)
+    for number in range(2):
+        write_audio(folder / f"{{n}}{number}.wav", 1.1, 300 + number)
+    configure(project, audio=AUDIO | {"evaluation": "other"})
+    plan = planned(project)
+    assert (plan["index"], plan["features"], plan["encode"], plan["evaluate"]) == (1, 1, 1, 2)
 
 
 def test_other_seed_draws_anew_and_traces_nothing(project):

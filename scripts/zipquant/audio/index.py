@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from zipquant.audio import reading
-from zipquant.errors import UserError
+from zipquant.errors import UserError, plain
 from zipquant.jobs import files
 from zipquant.jobs.progress import Progress
 
@@ -69,9 +69,9 @@ def write(
         entries.append(Entry(path, path, f"{0:.3f}", "", " ".join(problem.split()), ""))
     for entry in entries:
         if entry.problem:
-            print(f"warning: {entry.problem}: skipped", file=sys.stderr)
+            print(f"warning: {plain(entry.problem)}: skipped", file=sys.stderr)
         elif entry.warning:
-            print(f"warning: {entry.path} {entry.warning}", file=sys.stderr)
+            print(f"warning: {plain(entry.path)} {entry.warning}", file=sys.stderr)
     bad = [entry.problem for entry in entries if entry.problem]
     if bad and on_bad_file == "stop":
         raise UserError(

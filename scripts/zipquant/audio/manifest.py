@@ -7,12 +7,20 @@ import csv
 import hashlib
 import itertools
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
-from zipquant.errors import UserError
+from zipquant.errors import UserError, plain
 
 AUDIO_SUFFIXES = (".wav", ".flac")
+
+TEXT = "text"
+
+COLUMNS = ("id", "path", TEXT)
+"""What is read of a manifest."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +45,8 @@ class Utterance:
             name.encode()
         except UnicodeEncodeError:
             return f"{shown(self.path)}: its name is not UTF-8; rename the file"
-        if "{" in name or "}" in name:
-            return f"{self.path}: its name has a brace, a wildcard to Snakemake; rename the file"
+        if plain(name) != name or "\n" in name or "\t" in name:
+            return f"{shown(self.path)}: its name has a control character; rename the file"
         if not os.path.isfile(self.path):
             return f"{self.path}: is no file (a broken link, or a pipe); remove it"
         return ""
@@ -47,11 +55,12 @@ class Utterance:
 def read(source: str) -> list[Utterance]:
     """List the utterances of a folder (searched recursively) or of a TSV manifest, sorted by id.
 
-    A manifest has a header row with the columns `id`, `path` and optionally `text`; a relative
-    path is relative to the manifest.
+    A manifest has a header row with the columns `id`, `path` and optionally `text`, in small or
+    capital letters; a relative path is relative to the manifest.
 
     Raises:
-        UserError: nothing there, no audio in it, a broken manifest, or two files with one id.
+        UserError: nothing there, no audio in it, a broken manifest, two files with one id, or one
+            file with two.
     """
     if os.path.isdir(source):
         utterances = _read_folder(source)
@@ -77,8 +86,8 @@ def read(source: str) -> list[Utterance]:
 
 
 def shown(name: str) -> str:
-    """Return a file name as it can be written to a UTF-8 file, bytes that are none as \\x.."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    """Return a file name as it can be written to a table: other bytes than text as \\x.."""
+    return plain(name).replace("\n", r"\x0a").replace("\t", r"\x09")
 
 
 def cap(utterances: list[Utterance], most: int) -> list[Utterance]:
@@ -127,26 +136,90 @@ def _read_folder(folder: str) -> list[Utterance]:
 
 def _read_manifest(manifest: str) -> list[Utterance]:
     folder = os.path.dirname(manifest)
-    utterances = []
+    utterances: list[Utterance] = []
+    seen: dict[str, int] = {}
+    for number, row in _rows(manifest):
+        where = f"{manifest}, line {number}"
+        if not row["id"] or not row["path"]:
+            raise UserError(f"{where}: id or path is empty")
+        for name in COLUMNS:
+            if plain(value := row.get(name, "")) != value:
+                raise UserError(f"{where}: {name} has a control character: {value[:60]}; remove it")
+        path = os.path.join(folder, row["path"])
+        if not os.path.isfile(path):
+            raise UserError(f"{where}: there is no file {path}")
+        if path in seen:
+            raise UserError(
+                f"{where}: the same file as in line {seen[path]}, {path}: it would count twice; "
+                "take one of the lines out"
+            )
+        seen[path] = number
+        utterances.append(Utterance(row["id"], path, row.get(TEXT) or ""))
+    return utterances
+
+
+def unread_columns(source: str) -> str:
+    """Return a warning of a manifest that has other columns, but none for the transcripts, or ''.
+
+    Raises:
+        UserError: it is a broken manifest.
+    """
+    if not os.path.isfile(source):
+        return ""
+    names = _columns(source)
+    others = [name for name in names if name not in COLUMNS]
+    if TEXT in names or not others:
+        return ""
+    return (
+        f"{source}: of its columns {', '.join(map(repr, others))} none is called '{TEXT}', so the "
+        "utterances have no transcripts; rename the column that holds them"
+    )
+
+
+def _columns(manifest: str) -> list[str]:
+    with _opened(manifest) as file:
+        first = next(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE), [])
+    # Small letters and no spaces around: as people write them.
+    names = [name.strip().lower() for name in first]
+    if missing := {"id", "path"} - set(names):
+        raise UserError(
+            f"{manifest}: no column '{min(missing)}' in its first line; "
+            "a manifest is tab-separated, with the columns id, path and optionally text"
+        )
+    for name in COLUMNS:
+        if names.count(name) > 1:
+            raise UserError(
+                f"{manifest}: {names.count(name)} columns are called '{name}' in its first line; "
+                "rename or remove all but one"
+            )
+    return names
+
+
+def _rows(manifest: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """Yield the lines below the first that hold anything, with their numbers."""
+    names = _columns(manifest)
+    with _opened(manifest) as file:
+        table = csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
+        next(table)
+        for row in table:
+            if not row:
+                continue
+            if len(row) > len(names):
+                raise UserError(
+                    f"{manifest}, line {table.line_num}: {len(row)} columns, the first line has "
+                    f"{len(names)}: a tab inside a transcript, or one too many; replace it by a "
+                    "space"
+                )
+            yield table.line_num, dict(itertools.zip_longest(names, row, fillvalue=""))
+
+
+@contextmanager
+def _opened(manifest: str) -> Iterator[TextIO]:
     try:
         # Some programs put a byte order mark before the first column.
         with open(manifest, encoding="utf-8-sig", newline="") as file:
-            table = csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE)
-            missing = {"id", "path"} - set(table.fieldnames or [])
-            if missing:
-                raise UserError(
-                    f"{manifest}: no column '{min(missing)}' in its first line; "
-                    "a manifest is tab-separated, with the columns id, path and optionally text"
-                )
-            for row in table:
-                if not row["id"] or not row["path"]:
-                    raise UserError(f"{manifest}, line {table.line_num}: id or path is empty")
-                path = os.path.join(folder, row["path"])
-                if not os.path.isfile(path):
-                    raise UserError(f"{manifest}, line {table.line_num}: there is no file {path}")
-                utterances.append(Utterance(row["id"], path, row.get("text") or ""))
+            yield file
     except UnicodeDecodeError as error:
         raise UserError(f"{manifest} is not UTF-8 text ({error})") from None
     except csv.Error as error:
         raise UserError(f"{manifest} is no tab-separated text ({error})") from None
-    return utterances

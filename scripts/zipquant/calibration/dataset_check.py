@@ -26,6 +26,8 @@ ERROR = "error"
 WARNING = "warning"
 """A model can be built, but not one that hears on the board what it was calibrated with."""
 
+AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")
+
 LOWEST = math.log(np.finfo(np.float32).eps)
 """The least log-mel value, -15.94: kaldi puts the float32 epsilon under the logarithm."""
 
@@ -87,7 +89,7 @@ def find_problems(dataset: str | Path, contract: Contract) -> Iterator[Problem]:
 
     Args:
         dataset: dataset.txt: a line for each row, with the paths of as many npy files as the model
-            has inputs, in ONNX order, separated by single spaces, relative to the file's folder.
+            has inputs, in ONNX order, separated by spaces, relative to the file's folder.
         contract: the model's contract.
 
     Yields:
@@ -162,8 +164,8 @@ def digest(content: bytes) -> str:
 def _check_row(
     folder: Path, number: int, line: str, contract: Contract, seen: _Set
 ) -> Iterator[Problem]:
-    paths = line.split(" ")
-    if len(paths) != len(contract.inputs) or "" in paths or re.search(r"[\t'\"]", line):
+    paths = line.split()
+    if len(paths) != len(contract.inputs) or re.search(r"[\t'\"]|,( |$)", line):
         yield Problem(ERROR, number, None, *_why_not_as_many(folder, line, contract))
         return
     arrays = []
@@ -228,7 +230,7 @@ def _check_set(contract: Contract, seen: _Set) -> Iterator[Problem]:
             None,
             f"{seen.zero_rows} of {seen.rows} rows have states of zeros alone",
             "only the first chunk of a stream has; the toolkit takes the range of each state from "
-            "the rows, so record the states that the model really hands on (as script 07 did not)",
+            "the rows, so record the states that the model really hands on",
         )
     if seen.means and (mean := float(np.mean(seen.means))) > HIGHEST_MEAN:
         yield Problem(
@@ -245,20 +247,26 @@ def _why_not_as_many(folder: Path, line: str, contract: Contract) -> tuple[str, 
     """Return what is wrong with a line that is not one path for each input, and the cause."""
     wanted = len(contract.inputs)
     if "\t" in line:
-        return "holds a tab", "the toolkit splits rows at single spaces alone"
+        return "holds a tab", "the toolkit splits rows at spaces alone; replace tabs by spaces"
     if re.search(r"['\"]", line):
         return "holds quotation marks", "the toolkit takes them for a part of the path; no quoting"
-    paths = line.split(" ")
-    if "" in paths:
-        return (
-            "holds two spaces in a row",
-            "the toolkit splits rows at every single space, and finds an empty path there",
-        )
+    paths = line.split()
     what = f"has {len(paths)} path{'s' if len(paths) > 1 else ''}, the model has {wanted} inputs"
+    if "," in line and len(re.split(r"[ ,]+", line.strip(" ,"))) == wanted:
+        return (
+            "has commas between the paths",
+            "the toolkit splits rows at spaces; take the commas out",
+        )
+    if len(paths) == 1 and paths[0].lower().endswith(AUDIO_SUFFIXES):
+        return (
+            "names a recording",
+            "a list of recordings is no calibration set; give the folder of the recordings, or a "
+            "manifest, as audio.calibration, and the workflow makes the set",
+        )
     if len(paths) == 1:
         return what, (
-            "features alone are no row, every row needs the states too (this is how script 06 "
-            "failed)"
+            "features alone are no row, every row needs the states too: write all paths of a row "
+            "on one line, with spaces between them"
         )
     if len(paths) > wanted and _has_space_in_path(folder, paths):
         return what, "a path with a space in it is split there; rename the file or folder"

@@ -5,12 +5,12 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
-from zipquant.errors import UserError
+from zipquant.errors import UserError, printable
 
 NO_ROOM = 1 << 20
 """Bytes free on a disk below which a failure is laid to the disk."""
@@ -21,13 +21,22 @@ def is_disk_full(path: str | Path) -> bool:
     return shutil.disk_usage(path).free < NO_ROOM
 
 
+PART = ".part"
+"""Stands in the name of a file that is not whole, see `atomic`."""
+
+
+def is_temporary(path: str | Path) -> bool:
+    """Whether a file is one that `atomic` has not finished."""
+    return Path(path).name.startswith(".") and PART in Path(path).suffixes[-2:]
+
+
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` only when the block succeeds."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: several libraries choose the format by it.
-    temporary = path.with_name(f".{path.stem}.part{path.suffix}")
+    temporary = path.with_name(f".{path.stem}{PART}{path.suffix}")
     try:
         yield temporary
         os.replace(temporary, path)
@@ -35,17 +44,30 @@ def atomic(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-@contextmanager
-def tsv_writer(path: str | Path) -> Iterator[Any]:
-    """Yield a `csv.writer` of tab-separated rows, through `atomic`.
+class Table:
+    """Writes rows of tab-separated values, without control characters; see `errors.plain`."""
 
-    File names that are no UTF-8 are written as the bytes that they are.
-    """
+    def __init__(self, file: TextIO):
+        self._table = csv.writer(file, dialect="excel-tab")
+
+    def writerow(self, row: Iterable[Any]) -> None:
+        """See `csv.writer`."""
+        self._table.writerow([printable(value) for value in row])
+
+    def writerows(self, rows: Iterable[Iterable[Any]]) -> None:
+        """See `csv.writer`."""
+        for row in rows:
+            self.writerow(row)
+
+
+@contextmanager
+def tsv_writer(path: str | Path) -> Iterator[Table]:
+    """Yield what writes a table, through `atomic`."""
     with (
         atomic(path) as temporary,
-        open(temporary, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+        open(temporary, "w", encoding="utf-8", newline="") as file,
     ):
-        yield csv.writer(file, dialect="excel-tab")
+        yield Table(file)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -77,7 +99,7 @@ def damaged(path: str | Path, error: Exception) -> UserError:
     It is missing then, so that the same command makes it anew: the workflow looks at no file's
     content, and would hand the damaged one on for ever.
     """
-    if Path(path).is_dir():
+    if Path(path).is_dir() and not Path(path).is_symlink():
         shutil.rmtree(path)
     else:
         Path(path).unlink(missing_ok=True)

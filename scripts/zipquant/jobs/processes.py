@@ -80,8 +80,13 @@ def hold(folder: str | Path) -> IO | None:
     path = Path(folder, LOCK)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a+")  # noqa: SIM115
+        # A link is not followed: what it leads to would be overwritten.
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644), "r+")
     except OSError as error:
+        if path.is_symlink():
+            raise UserError(
+                f"{path} is a link: delete it, and run the same command again"
+            ) from None
         raise UserError(
             f"cannot write to the results folder '{folder}' ({error.strerror}): make it writable, "
             "or set results to another folder"

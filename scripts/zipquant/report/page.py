@@ -10,6 +10,7 @@ import jinja2
 import numpy as np
 import pandas as pd
 
+from zipquant.errors import printable
 from zipquant.evaluation import drift, measures
 from zipquant.recognition import error_rates
 from zipquant.report import plots
@@ -80,6 +81,7 @@ def render(
         autoescape=jinja2.select_autoescape(["html.j2"]),
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=printable,
     )
     environment.filters |= {
         "db": _db,

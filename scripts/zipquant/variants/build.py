@@ -91,9 +91,7 @@ class Settings:
         return self.dtype != platforms.FLOAT16
 
 
-def attempt(
-    work: str | Path, platform: str, source: Source, settings: Settings, number: int = 0
-) -> None:
+def attempt(work: str | Path, platform: str, source: Source, settings: Settings) -> str:
     """Build a variant as `build_variant` does; where the toolkit fails at it, record that instead.
 
     So one variant's failure does not stop the others. build.json then has a `failure`, one line,
@@ -105,16 +103,17 @@ def attempt(
         platform: see `build_variant`.
         source: see there.
         settings: see there.
-        number: which attempt this is, see `plan.attempt_of`.
+
+    Returns:
+        The failure, or nothing: it is not kept, since the next run may have more memory, or another
+        toolkit.
 
     Raises:
         UserError: the calibration set is not right, or a file is damaged.
     """
     work = Path(work)
-    # What an earlier attempt has made must not outlive a failure of any cause.
-    (work / ENCODER).unlink(missing_ok=True)
     try:
-        build = build_variant(work, platform, source, settings)
+        build_variant(work, platform, source, settings)
     except ToolkitError as error:
         # The line that is repeated at the end of the run.
         print(f"error: variant {work.name} could not be built: {error}", file=sys.stderr)
@@ -122,8 +121,9 @@ def attempt(
         shutil.rmtree(work / TOOLKIT, ignore_errors=True)
         layer_table.empty().write(work / LAYERS)
         (work / TOOLKIT).mkdir(parents=True)
-        build = Build(platform, settings.dtype, failure=str(error))
-    replace(build, attempt=number).save(work)
+        Build(platform, settings.dtype, failure=str(error)).save(work)
+        return f"variant {work.name} could not be built in an earlier run"
+    return ""
 
 
 def build_variant(work: str | Path, platform: str, source: Source, settings: Settings) -> Build:

@@ -18,7 +18,6 @@ class Build:
     Attributes:
         platform: the NPU, such as `rk3588`.
         dtype: `float16`, or the toolkit's quantized type such as `w8a8`.
-        attempt: how many builds of the variant failed before, see `plan.attempt_of`.
         failure: why it could not be built, one line; then all that follows is None.
         algorithm: how ranges were chosen; of a quantized variant.
         method: what shares a scale in the weights; of a quantized variant.
@@ -43,7 +42,6 @@ class Build:
 
     platform: str
     dtype: str
-    attempt: int = 0
     failure: str | None = None
     algorithm: str | None = None
     method: str | None = None

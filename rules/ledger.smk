@@ -1,0 +1,46 @@
+# What decides whether a job has to run: see zipquant/jobs/ledger.py. Included last, it knows all rules.
+
+import atexit
+
+from snakemake.io import _IOFile
+from snakemake_interface_executor_plugins.settings import DeploymentMethod
+from zipquant.jobs import folder, ledger
+
+
+def libraries_are_known() -> bool:
+    """Whether jobs use the libraries of this process; conda environments are Snakemake's matter."""
+    methods = workflow.deployment_settings.deployment_method
+    return DeploymentMethod.CONDA not in methods
+
+
+LEDGER = ledger.Ledger(config["results"], libraries_are_known)
+
+
+def look_at_inputs() -> None:
+    """Hold on to what the inputs are now, so that no job reads others."""
+    for job in workflow.dag.needrun_jobs():
+        LEDGER.look(job)
+    LEDGER.seen.save()
+
+
+def products() -> list:
+    """Patterns of all files that jobs write."""
+    found = []
+    for rule in workflow.rules:
+        found += rule.products()
+        if also := rule.params.get(ledger.ALSO):
+            found.append(_IOFile(also, rule))
+    return found
+
+
+try:
+    ledger.install(LEDGER)
+    if workflow.is_main_process:
+        patterns = products()
+        folder.check_is_ours(
+            config["results"],
+            patterns,
+            lambda path: any(pattern.match(path) for pattern in patterns),
+        )
+except UserError as error:
+    stop(error)
