@@ -29,8 +29,7 @@ rule index:
 
 
 # Evaluation audio that is also calibrated with, by content. It stops a run before the heavy jobs by
-# its priority. No heavy job takes its table, not even as `ancient`: Snakemake looks at no reason of
-# its own that a job may have to run while a job runs that it follows by ancient files alone.
+# its priority; none of them takes its table, so that a changed table reruns none.
 rule overlap:
     input:
         calibration=all_shards("calibration", "index/{set}/{shard}.tsv"),

@@ -1,7 +1,6 @@
 # Every chunk of a shard with the float model's real states, and a table of them.
 rule traces:
     input:
-        # The contract holds the model's hash: a touched model reruns nothing, a changed one does.
         model=config["model"]["encoder"],
         contract=rules.inspect.output.contract,
         features=result("features/calibration/{shard}.h5"),
