@@ -67,7 +67,7 @@ def measure(folder: Path, case: tuple, seed: int, output: Path) -> None:
     trace, table = folder / f"{front_end}.trace.h5", folder / f"{front_end}.parquet"
     outputs = [work / name for name in ("sample.tsv", "coverage.tsv", "outliers.tsv")]
     guard = front_end == "kaldi"
-    sampling.sample([table], contract_file, *outputs, strategy, rows, seed, guard)
+    sampling.sample([table], contract_file, *outputs, sampling.Draw(strategy, rows, seed, guard))
     dataset = work / "dataset.txt"
     write_dataset(outputs[0], [trace], contract_file, dataset, work / "arrays", states)
     source = build.Source(MODEL, contract_file, dataset)

@@ -140,9 +140,7 @@ def shard(model: Path, work: Path, minutes: float) -> tuple[float, dict[str, Cos
         ),
     }
     draw = partial(sampling.sample, [table], card, sample, *lists)
-    costs["sample"] = measure(
-        partial(draw, strategy="coverage", guard=True, rows=60, seed=0), sample
-    )
+    costs["sample"] = measure(partial(draw, sampling.Draw("coverage", rows=60, seed=0)), sample)
     write = partial(write_dataset, sample, [tapes], card, dataset, arrays, "real")
     costs["calibration"] = measure(write, dataset.parent)
     prepared, rewrites = work / "prepared.onnx", SETTINGS["preparation"]

@@ -51,7 +51,9 @@ def measure(name: str, source: str) -> pd.DataFrame:
         for strategy in STRATEGIES:
             for rows in ROWS:
                 for seed in SEEDS:
-                    sampling.sample([table], contract_file, *outputs, strategy, rows, seed)
+                    sampling.sample(
+                        [table], contract_file, *outputs, sampling.Draw(strategy, rows, seed)
+                    )
                     covered = pd.read_csv(outputs[1], sep="\t")["coverage"]
                     records.append((name, strategy, rows, seed, covered.mean(), covered.min()))
     return pd.DataFrame(records, columns=["audio", "strategy", "rows", "seed", "mean", "worst"])

@@ -11,8 +11,10 @@ run(
     output=snakemake.output.sample,
     coverage_file=snakemake.output.coverage,
     outliers_file=snakemake.output.outliers,
-    strategy=snakemake.params.strategy,
-    guard=snakemake.params.guard,
-    rows=snakemake.params.rows,
-    seed=snakemake.params.seed,
+    draw=sampling.Draw(
+        strategy=snakemake.params.strategy,
+        rows=snakemake.params.rows,
+        seed=snakemake.params.seed,
+        guard=snakemake.params.guard,
+    ),
 )

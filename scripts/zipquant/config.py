@@ -25,8 +25,12 @@ SCHEMA = Path(__file__).with_name("config.schema.yaml")
 
 
 def schema() -> dict[str, Any]:
-    """Return the JSON schema of the configuration."""
-    return yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+    """Return the JSON schema of the configuration, with the platforms that there are."""
+    loaded = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
+    loaded["properties"]["platform"]["enum"] = list(platforms.PLATFORMS)
+    target = loaded["properties"]["evaluation"]["properties"]["target"]
+    target["enum"] = [None, *platforms.PLATFORMS]
+    return loaded
 
 
 def validate(config: Mapping[str, Any]) -> None:

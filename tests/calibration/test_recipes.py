@@ -9,7 +9,7 @@ from helpers.places import DEMO_MODEL, ROOT, SHARED_SPEECH, needs_shared_speech
 from zipquant import config
 from zipquant.audio import features, reading
 from zipquant.audio.frame_store import FrameWriter
-from zipquant.calibration import dataset, dataset_check, recipes, sampling
+from zipquant.calibration import dataset, dataset_check, recipes, sampling, strategies
 from zipquant.calibration.recipes import Recipe
 from zipquant.traces import tracing
 
@@ -62,7 +62,7 @@ def test_every_recipe_and_choice_can_be_named_in_the_config():
     known = config.schema()["properties"]["calibration"]["properties"]
     assert known["recipe"]["enum"] == list(recipes.RECIPES)
     assert known["front_end"]["enum"] == [None, *features.FRONT_ENDS]
-    assert known["strategy"]["enum"] == [None, *sampling.STRATEGIES]
+    assert known["strategy"]["enum"] == [None, *strategies.STRATEGIES]
     # YAML must not make numbers of them.
     for name, recipe in recipes.RECIPES.items():
         text = f"recipe: {name}\nstates: {recipe.states}\nfront_end: null\nstrategy: null"
@@ -83,7 +83,10 @@ def traced(tmp_path_factory, demo_contract):
     tracing.trace_shard(DEMO_MODEL, *arguments, lanes=2)
     outputs = [folder / name for name in ("s.tsv", "c.tsv", "o.tsv")]
     sampling.sample(
-        [folder / "t.parquet"], folder / "model.json", *outputs, "uniform", 8, 0, guard=False
+        [folder / "t.parquet"],
+        folder / "model.json",
+        *outputs,
+        sampling.Draw("uniform", 8, 0, guard=False),
     )
     return folder
 

@@ -9,7 +9,7 @@ import pytest
 from helpers.models import made_up_table, tiny_encoder
 from zipquant.audio import manifest
 from zipquant.audio.frame_store import FrameWriter
-from zipquant.calibration import sampling
+from zipquant.calibration import sampling, strategies
 from zipquant.calibration.dataset import write as write_dataset
 from zipquant.errors import UserError
 from zipquant.model import contract, streaming
@@ -41,25 +41,25 @@ def names(chosen):
 
 @pytest.mark.parametrize("shards", [1, 2, 5, 64])
 def test_sample_does_not_depend_on_shards_or_order(shards):
-    expected = names(sampling.uniform(tables(CHUNKS, 3), 40, seed=1))
-    assert names(sampling.uniform(tables(CHUNKS, shards), 40, seed=1)) == expected
-    assert names(sampling.uniform(tables(CHUNKS[::-1], shards), 40, seed=1)) == expected
+    expected = names(strategies.uniform(tables(CHUNKS, 3), 40, seed=1))
+    assert names(strategies.uniform(tables(CHUNKS, shards), 40, seed=1)) == expected
+    assert names(strategies.uniform(tables(CHUNKS[::-1], shards), 40, seed=1)) == expected
 
 
 def test_smaller_sample_is_the_head_of_a_larger_one():
-    large = names(sampling.uniform(tables(CHUNKS, 3), 100, seed=1))
-    assert names(sampling.uniform(tables(CHUNKS, 3), 20, seed=1)) == large[:20]
+    large = names(strategies.uniform(tables(CHUNKS, 3), 100, seed=1))
+    assert names(strategies.uniform(tables(CHUNKS, 3), 20, seed=1)) == large[:20]
 
 
 def test_sample_is_without_replacement_and_takes_all_when_few():
-    chosen = names(sampling.uniform(tables(CHUNKS, 3), 10_000, seed=1))
+    chosen = names(strategies.uniform(tables(CHUNKS, 3), 10_000, seed=1))
     assert sorted(chosen) == sorted(CHUNKS)
 
 
 def test_added_utterance_displaces_no_more_rows_than_it_brings():
-    before = names(sampling.uniform(tables(CHUNKS, 3), 50, seed=1))
+    before = names(strategies.uniform(tables(CHUNKS, 3), 50, seed=1))
     more = [("new", chunk) for chunk in range(30)]
-    after = names(sampling.uniform(tables(CHUNKS + more, 3), 50, seed=1))
+    after = names(strategies.uniform(tables(CHUNKS + more, 3), 50, seed=1))
     brought = [name for name in after if name[0] == "new"]
     kept = [name for name in after if name[0] != "new"]
     assert kept == before[: len(kept)]
@@ -72,7 +72,7 @@ def test_sample_is_uniform():
     few = CHUNKS[:50]
     counts = dict.fromkeys(few, 0)
     for seed in range(2000):
-        for name in names(sampling.uniform(tables(few, 4), 10, seed)):
+        for name in names(strategies.uniform(tables(few, 4), 10, seed)):
             counts[name] += 1
     deviation = 5 * np.sqrt(2000 * 0.2 * 0.8)
     assert max(counts.values()) < 400 + deviation
@@ -84,10 +84,13 @@ def test_no_chunk_at_all_is_refused(tmp_path):
     model.save(tmp_path / "model.json")
     made_up_table(model, "a", 0).to_parquet(tmp_path / "t.parquet")
     outputs = [tmp_path / name for name in ("s.tsv", "c.tsv", "o.tsv")]
-    for strategy in sampling.STRATEGIES:
+    for strategy in strategies.STRATEGIES:
         with pytest.raises(UserError, match="not a single chunk"):
             sampling.sample(
-                [tmp_path / "t.parquet"], tmp_path / "model.json", *outputs, strategy, 10, 0
+                [tmp_path / "t.parquet"],
+                tmp_path / "model.json",
+                *outputs,
+                sampling.Draw(strategy, 10, 0),
             )
     assert not any(path.exists() for path in outputs)
 
@@ -113,7 +116,7 @@ def written(tmp_path):
             rows[utterance, step.chunk] = step.inputs
         frames.append(tmp_path / f"{shard}.parquet")
     outputs = [tmp_path / name for name in ("sample.tsv", "coverage.tsv", "outliers.tsv")]
-    sampling.sample(frames, tmp_path / "model.json", *outputs, "uniform", 6, 7)
+    sampling.sample(frames, tmp_path / "model.json", *outputs, sampling.Draw("uniform", 6, 7))
     stored = [tmp_path / "0.h5", tmp_path / "1.h5"]
     dataset = tmp_path / "dataset.txt"
     write_dataset(
@@ -157,4 +160,20 @@ def test_same_input_gives_the_same_bytes(written, tmp_path):
 
 def test_priorities_do_not_collide():
     several = itertools.product(("a", "a1", "ab"), range(300))
-    assert len({sampling.priority(0, *chunk) for chunk in several}) == 900
+    assert len({strategies.priority(0, *chunk) for chunk in several}) == 900
+
+
+def test_strategy_can_be_registered_from_outside(written, tmp_path, monkeypatch):
+    """Those who need another order of chunks register it; sampling is not touched."""
+
+    def last_first(tables, rows, seed, tensors=()):
+        chunks = strategies.everything(tables, 10**6, seed)
+        return sorted(chunks, key=lambda chunk: -chunk.chunk)[:rows]
+
+    monkeypatch.setitem(strategies.STRATEGIES, "last-first", last_first)
+    folder = written[1].parent
+    frames = [folder / f"{shard}.parquet" for shard in range(2)]
+    outputs = [tmp_path / f"again-{name}.tsv" for name in ("sample", "coverage", "outliers")]
+    draw = sampling.Draw("last-first", 3, 0)
+    sampling.sample(frames, folder / "model.json", *outputs, draw)
+    assert [chunk.chunk for chunk in sampling.read(outputs[0])] == [2, 2, 1]

@@ -11,7 +11,7 @@ from helpers.models import made_up_table, tiny_encoder
 from helpers.places import DEMO_MODEL, ROOT, SHARED_SPEECH, needs_shared_speech
 from zipquant.audio import features, manifest, reading
 from zipquant.audio.frame_store import FrameWriter
-from zipquant.calibration import ranges, sampling
+from zipquant.calibration import outliers, ranges, sampling, strategies
 from zipquant.model import contract
 from zipquant.traces import tracing
 
@@ -43,8 +43,7 @@ def split(table, shards):
 
 
 def choose(tables, strategy, rows, seed=1):
-    extra = {"tensors": NAMES} if strategy == "coverage" else {}
-    chosen = sampling.STRATEGIES[strategy](tables, rows, seed, **extra)
+    chosen = strategies.STRATEGIES[strategy](tables, rows, seed, NAMES)
     return [(chunk.utterance, chunk.chunk) for chunk in chosen]
 
 
@@ -54,7 +53,7 @@ def covered(table, names, tensors=NAMES):
     return ranges.coverage(rows, ranges.reach(table, tensors).max(axis=0))
 
 
-@pytest.mark.parametrize("strategy", sampling.STRATEGIES)
+@pytest.mark.parametrize("strategy", strategies.STRATEGIES)
 @pytest.mark.parametrize("rows", [1, 7, 60, 10_000])
 def test_no_strategy_depends_on_shards_or_order(table, strategy, rows):
     expected = choose([table], strategy, rows)
@@ -82,7 +81,7 @@ def test_stratified_takes_kinds_by_share_and_sources_in_turn(table):
     table = table.reset_index(drop=True)
     table.loc[table.index[-9:], "utterance"] = "rare/u"
     loudest = table.groupby("utterance")["energy"].transform("max")
-    silent = table["energy"] < loudest - sampling.SILENCE
+    silent = table["energy"] < loudest - strategies.SILENCE
     kinds = np.where(table["chunk"] == 0, "start", np.where(silent, "silence", "speech"))
     kind = dict(zip(zip(table["utterance"], table["chunk"], strict=True), kinds, strict=True))
     chosen = choose([table], "stratified", 40)
@@ -148,9 +147,9 @@ def test_coverage_of_a_range_is_its_share(table):
 
 
 def judged(model, tables):
-    fence = ranges.fence(lambda: iter(tables), model)
+    limits = outliers.find_limits(lambda: iter(tables), model)
     table = pd.concat(tables, ignore_index=True)
-    reasons = fence.judge(table)
+    reasons = limits.judge(table)
     return [
         (utterance, chunk, reason)
         for utterance, chunk, reason in zip(
@@ -242,9 +241,9 @@ def test_coverage_with_50_rows_reaches_uniform_with_200_and_never_takes_broken_a
     broken = broken_recordings(next(iter(recordings.values())))
     model_json, table = traced(tmp_path, DEMO_MODEL, recordings | broken)
     figures = {}
-    for strategy, rows in itertools.product(sampling.STRATEGIES, (50, 200)):
+    for strategy, rows in itertools.product(strategies.STRATEGIES, (50, 200)):
         outputs = [tmp_path / name for name in ("sample.tsv", "coverage.tsv", "outliers.tsv")]
-        sampling.sample([table], model_json, *outputs, strategy, rows, 0)
+        sampling.sample([table], model_json, *outputs, sampling.Draw(strategy, rows, 0))
         assert not {chunk.utterance for chunk in sampling.read(outputs[0])} & set(broken)
         left_out = pd.read_csv(outputs[2], sep="\t")
         assert set(left_out["utterance"]) == set(broken)
@@ -261,7 +260,7 @@ def test_coverage_file_agrees_with_the_rows(tmp_path, demo_contract):
     recordings |= {"b": soundfile.read(ROOT / "demo/audio/calibration/cali-01.wav")[0]}
     model_json, path = traced(tmp_path, DEMO_MODEL, recordings)
     outputs = [tmp_path / name for name in ("sample.tsv", "coverage.tsv", "outliers.tsv")]
-    sampling.sample([path], model_json, *outputs, "uniform", 3, 0)
+    sampling.sample([path], model_json, *outputs, sampling.Draw("uniform", 3, 0))
     table = pd.read_parquet(path).set_index(["utterance", "chunk"])
     rows = table.loc[[(c.utterance, c.chunk) for c in sampling.read(outputs[0])]]
     for entry in pd.read_csv(outputs[1], sep="\t", float_precision="round_trip").itertuples():

@@ -27,9 +27,7 @@ def calibrate(folder: Path, model: Path, rows: int = 20) -> contract.Contract:
         [folder / "t.parquet"],
         folder / "model.json",
         *(folder / name for name in tables),
-        strategy="coverage",
-        rows=rows,
-        seed=0,
+        sampling.Draw("coverage", rows, seed=0),
     )
     dataset.write(
         folder / "sample.tsv",

@@ -4,10 +4,14 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 
 from helpers.builds import build, calibrate, errors
 from helpers.models import tiny_encoder
+from helpers.places import ROOT
+from zipquant import config
 from zipquant.calibration.rows import take as take_rows
+from zipquant.errors import UserError
 from zipquant.toolkit import platforms
 
 
@@ -83,3 +87,15 @@ def test_simulator_of_gdq_is_the_model_that_was_built(calibrated, tmp_path):
     record = build(tmp_path, model, platform="rk3576", **settings)
     once, again = (errors(tmp_path, model, shape, record) for _ in range(2))
     assert json.loads(once.to_json()) == json.loads(again.to_json())
+
+
+def test_platform_can_be_registered_from_outside(monkeypatch):
+    """A new NPU is an entry of the table; the checks and the schema follow it."""
+    settings = yaml.safe_load((ROOT / "config.yaml").read_text()) | {"platform": "rk9999"}
+    with pytest.raises(UserError, match="'rk9999' is not known"):
+        config.validate(settings)
+    monkeypatch.setitem(platforms.PLATFORMS, "rk9999", platforms.PLATFORMS["rk3576"])
+    config.validate(settings)
+    settings["variants"] = {"int4": {"dtype": "w4a16", "method": "group32"}}
+    config.validate(settings)
+    assert platforms.Scheme("rk9999", "w4a16").in_two_steps
