@@ -1,0 +1,3 @@
+"""The version of Zipquant; the report and the bundle name it."""
+
+VERSION = "0.2.0"
