@@ -75,7 +75,10 @@ def measure(folder: Path, case: tuple, seed: int, output: Path) -> None:
     shard = folder / "evaluation/kaldi.h5"
     found = work / "table.parquet"
     encoder_error.evaluate_shard(
-        MODEL, MODEL, contract_file, shard, work, found, work / "encoded.h5", 4
+        encoder_error.Models(MODEL, MODEL, contract_file, work),
+        shard,
+        encoder_error.Tables(found, work / "encoded.h5"),
+        encoder_error.Amount(one_step_chunks=4),
     )
     scores = measures.summarize(pd.read_parquet(found), ["mode", "output"])
     scores[scores["output"] == "encoder_out"].to_csv(output, sep="\t", index=False)

@@ -51,7 +51,7 @@ PARTS = ("Snakefile", "config.yaml", "rules", "scripts", "envs", "profiles", "mo
 
 COMPARED = (
     *("index", "features", "traces", "calibration", "prepared", "evaluation", "encoded", "texts"),
-    *("long_stream", "scores", "model.json", "recognizer/decoder.json", "recognizer/joiner.json"),
+    *("scores", "model.json", "recognizer/decoder.json", "recognizer/joiner.json"),
 )
 """What two runs have in common to the byte. Models differ in their bytes from build to build, and
 build.json and the report hold durations; what the models compute is compared by the evaluation."""
@@ -287,7 +287,7 @@ MADE_BY = {
     "features": "features", "traces": "traces", "sample": "calibration/.*tsv",
     "calibration": "calibration", "prepare": "prepared/.*onnx", "prove": "prepared/.*json",
     "quantize": "variants", "encode": "encoded/float", "evaluate": "evaluation|encoded/int8",
-    "long_stream": "long_stream", "decode": "texts", "choose": "best", "convert": "recognizer",
+    "decode": "texts", "choose": "best", "convert": "recognizer",
     "verify": "recognizer/.*json", "decode_rknn": "texts/rknn", "score": "scores",
     "bundle": "bundle", "report": "report",
 }  # fmt: skip
@@ -492,7 +492,7 @@ def mending(reference: Path, scratch: Path) -> dict:
         "best.json": "scores/scores.json",
         "texts/float/0.tsv": "best.json",
         "encoded/int8/0.h5": "texts/int8/0.tsv",
-        "variants/int8/encoder.rknn": "long_stream/int8.json",
+        "variants/int8/encoder.rknn": "evaluation/int8/0.parquet",
         "model.json": "calibration/sample.tsv",
         "calibration/sample.tsv": "calibration/dataset.txt",
         f"traces/{shard}.h5": "calibration/dataset.txt",

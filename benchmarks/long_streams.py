@@ -40,7 +40,7 @@ def main() -> None:
         }
         config = Path(scratch) / "long.yaml"
         config.write_text(yaml.safe_dump(settings))
-        files = {name: results / f"long_stream/{name}.json" for name in VARIANTS}
+        files = {name: results / f"evaluation/{name}/0.stream.json" for name in VARIANTS}
         command = [sys.executable, "-m", "snakemake", *map(str, files.values()), "--cores", "1"]
         subprocess.run([*command, "--configfile", str(config)], cwd=ROOT, check=True)
         streams = {name: json.loads(path.read_text()) for name, path in files.items()}

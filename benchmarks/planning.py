@@ -36,7 +36,7 @@ from record import record
 from zipquant.audio import features, index, reading
 from zipquant.calibration import sampling
 from zipquant.calibration.dataset import write as write_dataset
-from zipquant.evaluation import encoder_error, long_stream
+from zipquant.evaluation import encoder_error
 from zipquant.model import streaming
 from zipquant.recognition import decoding
 from zipquant.recognition.encoding import encode_shard
@@ -162,9 +162,13 @@ def accuracy(
     encoded, simulated, table = work / "float.h5", work / "int8.h5", work / "int8.parquet"
     costs = {"encode": measure(partial(encode_shard, model, card, feats, encoded, 32), encoded)}
     simulate = partial(
-        encoder_error.evaluate_shard, model, prepared, card, feats, built, table, simulated
+        encoder_error.evaluate_shard,
+        encoder_error.Models(model, prepared, card, built),
+        feats,
+        encoder_error.Tables(table, simulated),
     )
-    costs["evaluate"] = measure(partial(simulate, one_step_chunks=4), table, simulated)
+    amount = encoder_error.Amount(one_step_chunks=4)
+    costs["evaluate"] = measure(partial(simulate, amount), table, simulated)
     if model.parent == DEMO:
         parts = [DEMO / name for name in ("tokens.txt", "decoder.onnx", "joiner.onnx")]
         texts = work / "texts.tsv"
@@ -225,9 +229,6 @@ def stages(name: str, model: Path, quick: bool, work: Path) -> list[dict]:
 
     source, npu = Source(prepared, card, dataset), SETTINGS["platform"]
     once("quantize", partial(build_variant, built, npu, source, Settings(**plain)), built)
-    stream = partial(long_stream.run, model, prepared, card, [work / "trace1/features.h5"], built)
-    seconds = SETTINGS["evaluation"]["long_stream"] / scale
-    once(f"long_stream, {seconds:g} s", partial(stream, seconds, work / "long_stream.json"))
     # A build with the search for float16 layers, which takes in as much audio as this.
     ids, paths, _ = speech(work / "searched/audio", SEARCHED / scale)
     told, feats = work / "searched/index.tsv", work / "searched/features.h5"

@@ -14,7 +14,6 @@ FLOW = {
     "prove": ["calibration", "prepare"],
     "quantize": ["calibration", "prepare"],
     "evaluate": ["quantize", "features"],
-    "long_stream": ["quantize", "features"],
     "encode": ["features", "inspect"],
     "encode_calibration": ["features", "inspect"],
     "convert": ["encode_calibration"],
@@ -44,7 +43,7 @@ def report_jobs() -> list[str]:
     jobs += [f"traces/{shard}" for shard in shards["calibration"]]
     jobs += [
         f"{stage}/{variant}"
-        for stage in ("quantize", "long_stream")
+        for stage in ("quantize",)
         for variant in VARIANTS
     ]
     jobs += [f"evaluate/{job}" for job in evaluated]
@@ -75,7 +74,7 @@ rule report:
             variant=VARIANTS,
             shard=PLAN.shards_of("evaluation"),
         ),
-        long_streams=expand(rules.long_stream.output.stream, variant=VARIANTS),
+        long_streams=long_streams(),
         times=expand(
             rules.evaluate.output.time,
             variant=VARIANTS,

@@ -73,7 +73,10 @@ def build(
         encoded = work / f"encoded/{name}.h5"
         table = work / f"evaluation/{name}.parquet"
         encoder_error.evaluate_shard(
-            model, prepared, contract_file, shard, work, table, encoded, one_step_chunks
+            encoder_error.Models(model, prepared, contract_file, work),
+            shard,
+            encoder_error.Tables(table, encoded),
+            encoder_error.Amount(one_step_chunks),
         )
         if recognizer:
             decoding.decode_shard_float(encoded, work / f"texts/{name}.tsv", **recognizer)

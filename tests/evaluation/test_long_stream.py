@@ -11,16 +11,18 @@ from zipquant.model.streaming import OnnxEncoder
 
 def test_stream_is_joined_and_repeated(tmp_path):
     first, second = np.zeros((5, 2), "f4"), np.ones((3, 2), "f4")
-    for name, frames in (("a", first), ("b", second)):
-        with frame_store.FrameWriter(tmp_path / name) as writer:
-            writer.add("empty", np.zeros((0, 2), "f4"))
-            writer.add(name, frames)
-    paths = [tmp_path / "a", tmp_path / "b"]
+    with frame_store.FrameWriter(tmp_path / "some") as writer:
+        writer.add("empty", np.zeros((0, 2), "f4"))
+        writer.add("a", first)
+        writer.add("b", second)
     expected = np.concatenate([first, second, first[:4]])
-    np.testing.assert_array_equal(long_stream.joined(paths, 12), expected)
+    with frame_store.FrameReader(tmp_path / "some") as reader:
+        np.testing.assert_array_equal(long_stream.joined(reader, 0.12), expected)
+        assert len(long_stream.joined(reader, 0)) == 0
     with frame_store.FrameWriter(tmp_path / "none"):
         pass
-    assert len(long_stream.joined([tmp_path / "none"], 12)) == 0
+    with frame_store.FrameReader(tmp_path / "none") as reader:
+        assert len(long_stream.joined(reader, 12)) == 0
 
 
 def test_every_state_is_compared_and_a_wrong_counter_is_told(tmp_path):

@@ -8,14 +8,15 @@ import pytest
 
 from helpers.models import tiny_encoder
 from helpers.places import DEMO_MODEL
+from helpers.streams import InMemory
 from zipquant.evaluation import encoder_error, measures
 from zipquant.model import contract, noise
 from zipquant.model.streaming import OnnxEncoder
 
 
 def table_of(reference, candidate, shape, frames) -> pd.DataFrame:
-    found = encoder_error.evaluate(reference, candidate, shape, [("u", frames)])
-    rows = [row for _, _, rows in found for row in rows]
+    found = encoder_error.evaluate(reference, candidate, shape, InMemory({"u": frames}))
+    rows = [row for compared in found for row in compared.rows]
     return pd.DataFrame(rows, columns=encoder_error.SCHEMA.names)
 
 
@@ -76,11 +77,34 @@ def test_encoder_output_is_compared_without_its_mean_over_the_utterance(demo_con
         figures.append(rows.loc["encoder_out", "free-running"])
     assert figures[0]["sqnr_db"] == pytest.approx(figures[1]["sqnr_db"], abs=0.01)
     assert figures[0]["cosine"] == pytest.approx(figures[1]["cosine"], abs=1e-5)
-    encoded = next(
-        out
-        for _, out, _ in encoder_error.evaluate(
-            Moved(0, 0), Moved(0, 0), demo_contract, [("u", frames)]
-        )
-    )
+    utterances = InMemory({"u": frames})
+    (found,) = encoder_error.evaluate(Moved(0, 0), Moved(0, 0), demo_contract, utterances)
+    encoded = found.encoded
     expected = noise.sqnr(noise.varying_power(encoded), 0.01**2 * encoded.size)
     assert figures[0]["sqnr_db"] == pytest.approx(float(expected), abs=0.3)
+
+
+def test_lanes_give_what_one_utterance_at_a_time_gives(demo_contract):
+    """Utterances that end out of turn, one without a chunk, and fewer one-step chunks than all."""
+    random = np.random.default_rng(0)
+    lengths = {"a": 170, "none": 20, "b": 45, "c": 110, "d": 75, "e": 0}
+    spoken = InMemory(
+        {name: random.normal(-8, 3, (n, 80)).astype("f4") for name, n in lengths.items()}
+    )
+
+    class Rounded(OnnxEncoder):
+        def run(self, x, states):
+            encoder_out, states = super().run(x, states)
+            return np.round(encoder_out, 1), [np.round(s, 1).astype(s.dtype) for s in states]
+
+    found = []
+    for lanes in (1, 3):
+        models = (OnnxEncoder(DEMO_MODEL, demo_contract), Rounded(DEMO_MODEL, demo_contract))
+        found.append(list(encoder_error.evaluate(*models, demo_contract, spoken, 2, lanes)))
+    assert [entry.utterance for entry in found[0]] == list(lengths)
+    for one, many in zip(*found, strict=True):
+        assert one.utterance == many.utterance and one.rows == many.rows
+        np.testing.assert_array_equal(one.encoded, many.encoded)
+    modes = [row[2] for row in found[0][0].rows if row[3] == "encoder_out"]
+    assert modes.count("one step") == 2 and modes.count("free-running") == 5
+    assert found[0][1].rows == [] and len(found[0][1].encoded) == 0

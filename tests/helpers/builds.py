@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from helpers.audio import make_audio
-from helpers.streams import trace
+from helpers.streams import InMemory, trace
 from zipquant.audio import features
 from zipquant.calibration import dataset, sampling
 from zipquant.evaluation import encoder_error, measures
@@ -60,9 +60,9 @@ def _errors(folder: Path, model: Path, shape: contract.Contract, record: dict) -
     keys = ("platform", "dtype", "algorithm", "method")
     scheme = Scheme(**{key: record[key] for key in keys if key in record})
     simulator = Simulator(model, shape, folder / "variant", scheme)
-    unseen = [("unseen", features.fbank(make_audio(4, 50)))]
+    unseen = InMemory({"unseen": features.fbank(make_audio(4, 50))})
     compared = encoder_error.evaluate(OnnxEncoder(model, shape), simulator, shape, unseen, 1)
-    rows = [row for _, _, found in compared for row in found]
+    rows = [row for found in compared for row in found.rows]
     table = pd.DataFrame(rows, columns=encoder_error.SCHEMA.names)
     figures = measures.summarize(table, ["mode", "output"])
     return figures[figures["mode"] == measures.FREE_RUNNING].set_index("output")

@@ -56,3 +56,19 @@ def utterances():
         features.fbank(make_audio(seconds, seed))
         for seed, seconds in enumerate((1.5, 4.0, 0.2, 0.9, 2.6, 0.05, 3.1, 0.41))
     ]
+
+
+class InMemory:
+    """Features of utterances, as a `FrameReader` gives them.
+
+    Args:
+        utterances: float32 (frames, bins) by id.
+    """
+
+    def __init__(self, utterances: dict[str, np.ndarray]):
+        self.ids = list(utterances)
+        self.frame_counts = [len(frames) for frames in utterances.values()]
+        self._frames = list(utterances.values())
+
+    def frames(self, position: int) -> np.ndarray:
+        return self._frames[position]

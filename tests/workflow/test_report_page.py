@@ -202,7 +202,7 @@ def test_variant_that_failed_is_in_the_report_with_its_reason(finished, tmp_path
         builds=[*builds, odd],
         toolkits=[build.parent / "toolkit" for build in [*builds, odd]],
         evaluations=[*tables, tmp_path / "none.parquet"],
-        long_streams=[results / f"long_stream/{name}.json" for name in variants],
+        long_streams=[results / f"evaluation/{name}/0.stream.json" for name in variants],
         times=[table.with_suffix(".time.json") for table in [*tables, tmp_path / "none.parquet"]],
         prepared_file=results / "prepared/prepared.json",
         parts=[results / f"recognizer/{part}.rknn" for part in ("decoder", "joiner")],

@@ -37,7 +37,7 @@ def test_second_run_does_nothing(finished):
     assert planned(finished) == {}
 
 
-AFTER_QUANTIZE = {"quantize": 1, "evaluate": 1, "long_stream": 1, "decode": 1}
+AFTER_QUANTIZE = {"quantize": 1, "evaluate": 1, "decode": 1}
 
 
 AFTER_DECODING = {"choose": 1, "decode_rknn": 1, "score": 1, "bundle": 1, "report": 1}
@@ -47,7 +47,7 @@ def test_one_more_wav_reruns_its_shard_and_what_follows(project):
     write_audio(project / "audio/calibration/new.wav", 2.0, 50)
     assert planned(project) == {
         **{"index": 1, "overlap": 1, "features": 1, "traces": 1, "sample": 1, "calibration": 1},
-        **{"prove": 1, "quantize": 1, "evaluate": 1, "long_stream": 1, "decode": 1},
+        **{"prove": 1, "quantize": 1, "evaluate": 1, "decode": 1},
         **AFTER_DECODING,
     }
 
@@ -56,7 +56,7 @@ def test_evaluation_audio_reruns_no_build(project):
     write_audio(project / "audio/evaluation/new.wav", 1.0, 51)
     assert planned(project) == {
         **{"index": 1, "overlap": 1, "features": 1, "encode": 1, "evaluate": 2, "decode": 3},
-        **{"long_stream": 2, "verify": 1},
+        **{"verify": 1},
         **AFTER_DECODING,
     }
 
@@ -91,7 +91,7 @@ def test_changed_model_reruns_all_that_used_it(project):
     assert planned(project) == {
         **{"inspect": 1, "traces": len(shards(project)), "sample": 1, "calibration": 1},
         **{"prepare": 1, "prove": 1, "quantize": 2, "encode": 1, "evaluate": 2, "decode": 3},
-        **{"long_stream": 2, "verify": 1, **AFTER_DECODING},
+        **{"verify": 1, **AFTER_DECODING},
     }
 
 

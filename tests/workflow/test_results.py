@@ -31,7 +31,7 @@ def test_whole_line_ends_with_a_built_model_and_figures(finished):
     assert build["running_means"] == [f"new_cached_avg_{stack}" for stack in range(5)]
     assert (build["refusals"], build["cumulative_sums"]) == ([], [])
     assert build["stream_limit"]["state"] == "cached_len_0"
-    stream = json.loads((results / "long_stream/int8.json").read_text())
+    stream = json.loads((results / "evaluation/int8/0.stream.json").read_text())
     assert set(stream["counters"].values()) == {True}
     # Twelve rows of noise calibrate no good states; the means, which are float16, hold anyway.
     assert not [name for name in stream["wrong"] if "cached_avg" in name]

@@ -1,21 +1,24 @@
 """Accuracy of a built variant against the float model, chunk by chunk, output by output."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import pyarrow
 import pyarrow.parquet
 
 from zipquant.audio.frame_store import FrameReader, FrameWriter
+from zipquant.evaluation import long_stream
 from zipquant.evaluation.measures import FREE_RUNNING, ONE_STEP, SIMULATOR, SUMS
 from zipquant.jobs import files
 from zipquant.jobs.progress import Progress
 from zipquant.model.contract import Contract
 from zipquant.model.noise import channel_means, compare
-from zipquant.model.streaming import Encoder, OnnxEncoder, stream
+from zipquant.model.streaming import Batch, Encoder, OnnxEncoder, lane_of, stream_batches
 from zipquant.recognition.encoding import as_frames, join
 from zipquant.toolkit.variant_folder import TOOLKIT
 from zipquant.variants.histograms import RANGES, Histograms
@@ -67,63 +70,195 @@ class Timed:
         return found
 
 
+class Utterances(Protocol):
+    """Features of utterances, such as a `FrameReader`.
+
+    Attributes:
+        ids: names of the utterances.
+        frame_counts: frames of each.
+    """
+
+    ids: Sequence[str]
+    frame_counts: Sequence[int]
+
+    def frames(self, position: int) -> np.ndarray:
+        """Return those at a position, float32 (frames, bins)."""
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One utterance in both models.
+
+    Attributes:
+        utterance: its id.
+        encoded: the candidate's free-running encoder output, float32 (frames, dim).
+        rows: its rows of the table of `evaluate_shard`.
+    """
+
+    utterance: str
+    encoded: np.ndarray
+    rows: list[tuple]
+
+
 def evaluate(
     reference: Encoder,
     candidate: Encoder,
     contract: Contract,
-    utterances: Iterable[tuple[str, np.ndarray]],
+    utterances: Utterances,
     one_step_chunks: int = 0,
-    total: int = 0,
+    lanes: int = 1,
     watch: Callable[[Sequence[np.ndarray]], None] | None = None,
-) -> Iterator[tuple[str, np.ndarray, list[tuple]]]:
+) -> Iterator[Compared]:
     """Run utterances through both models and compare every output of every chunk.
 
     Args:
         reference: the float model.
         candidate: the variant.
         contract: the contract of both.
-        utterances: id and features of each utterance.
+        utterances: their features, which are fetched twice each, when a lane is free.
         one_step_chunks: chunks of each utterance that are run one step too, spread evenly over
             it; 0 for all.
-        total: how many chunks they have together, for the progress lines.
-        watch: is called with the inputs of the float model, x and the states, for each chunk.
+        lanes: utterances that one call of each model carries; 1 for the simulator and the board.
+        watch: is called with the inputs of the float model, x and the states, for each call.
 
     Yields:
-        For each utterance its id, the candidate's free-running encoder output, float32
-        (frames, dim), and its rows of the table of `evaluate_shard`.
+        The utterances in their order; those without a chunk have no rows.
     """
-    progress = Progress("chunks", total)
-    for utterance_id, frames in utterances:
-        count = contract.chunk_count(len(frames))
-        picked = set(range(count))
-        if one_step_chunks:
-            spread = np.linspace(0, count - 1, min(one_step_chunks, count))
-            picked = set(spread.round().astype(int).tolist())
-        states: list[np.ndarray] = []
-        encoded: list[np.ndarray] = []
-        rows: list[tuple] = []
-        outputs: list[tuple[int, str, np.ndarray, np.ndarray]] = []
-        for step in stream(reference, contract, [frames]):
-            if watch:
-                watch(step.inputs)
-            x, *float_states = step.inputs
-            expected = step.encoder_out
-            # Both modes begin with the same zeros, so the first chunk is run once.
-            free = candidate.run(x, states if step.chunk else float_states)
-            states = free[1]
-            encoded.append(as_frames(free[0]))
-            runs = [(FREE_RUNNING, free)]
-            if step.chunk in picked:
-                one_step = candidate.run(x, float_states) if step.chunk else free
-                runs.insert(0, (ONE_STEP, one_step))
-            for mode, (encoder_out, new_states) in runs:
-                outputs.append((step.chunk, mode, expected, encoder_out))
-                pairs = zip(contract.outputs[1:], step.new_states, new_states, strict=True)
-                for name, a, b in pairs:
-                    rows.append((utterance_id, step.chunk, mode, name, *compare(a, b).values()))
-            progress.advance()
-        first = _encoder_rows(utterance_id, contract.encoder_out, outputs)
-        yield utterance_id, join(encoded), [*first, *rows]
+    counts = [contract.chunk_count(frames) for frames in utterances.frame_counts]
+    progress = Progress("chunks", sum(counts))
+    waiting = {
+        position: _Comparison(utterances.ids[position], contract, _spread(count, one_step_chunks))
+        for position, count in enumerate(counts)
+    }
+    done = {position for position, count in enumerate(counts) if not count}
+    written = 0
+    # Both run the same chunks of the same utterances in each call.
+    pairs = zip(
+        *(
+            stream_batches(encoder, contract, map(utterances.frames, range(len(counts))), lanes)
+            for encoder in (reference, candidate)
+        ),
+        strict=True,
+    )
+    for expected, free in pairs:
+        if watch:
+            watch([expected.x, *expected.states])
+        _run_one_step(candidate, contract, expected, free, waiting)
+        for position, utterance in enumerate(expected.utterances):
+            waiting[utterance].add_free(expected, free, position)
+        progress.advance(len(expected.utterances))
+        done.update(u for u, last in zip(expected.utterances, expected.last, strict=True) if last)
+        # Lanes end out of turn.
+        while written in done:
+            yield waiting.pop(written).result()
+            written += 1
+    while written in done:
+        yield waiting.pop(written).result()
+        written += 1
+
+
+class _Comparison:
+    """One utterance while it runs.
+
+    Args:
+        name: its id.
+        contract: the contract of both models.
+        picked: the chunks that are run one step too.
+    """
+
+    def __init__(self, name: str, contract: Contract, picked: frozenset[int]):
+        self.name, self.picked = name, picked
+        self._contract = contract
+        self._axes = [state.tensor.batch_axis for state in contract.states]
+        self._encoded: list[np.ndarray] = []
+        self._rows: list[tuple] = []
+        self._outputs: list[tuple[int, str, np.ndarray, np.ndarray]] = []
+
+    def add_free(self, expected: Batch, got: Batch, position: int) -> None:
+        """Add what a lane of a free-running call gave."""
+        self._encoded.append(as_frames(got.encoder_out[position : position + 1]))
+        self._add(FREE_RUNNING, expected, got.encoder_out, got.new_states, (position, position))
+
+    def add_one_step(
+        self,
+        expected: Batch,
+        encoder_out: np.ndarray,
+        new_states: Sequence[np.ndarray],
+        positions: tuple[int, int],
+    ) -> None:
+        """Add what a lane gave with the float model's states.
+
+        Args:
+            expected: the call of the float model.
+            encoder_out: what the variant gave.
+            new_states: the states that it gave.
+            positions: the lane of the float model, and that of the variant.
+        """
+        self._add(ONE_STEP, expected, encoder_out, new_states, positions)
+
+    def _add(
+        self,
+        mode: str,
+        expected: Batch,
+        encoder_out: np.ndarray,
+        new_states: Sequence[np.ndarray],
+        positions: tuple[int, int],
+    ) -> None:
+        mine, its = positions
+        chunk = expected.chunks[mine]
+        self._outputs.append(
+            (chunk, mode, expected.encoder_out[mine : mine + 1], encoder_out[its : its + 1])
+        )
+        pairs = zip(
+            self._contract.outputs[1:], self._axes, expected.new_states, new_states, strict=True
+        )
+        for name, axis, a, b in pairs:
+            sums = compare(lane_of(a, axis, mine), lane_of(b, axis, its))
+            self._rows.append((self.name, chunk, mode, name, *sums.values()))
+
+    def result(self) -> Compared:
+        """Return the whole utterance."""
+        first = _encoder_rows(self.name, self._contract.encoder_out, self._outputs)
+        return Compared(self.name, join(self._encoded), [*first, *self._rows])
+
+
+def _spread(count: int, most: int) -> frozenset[int]:
+    """Return `most` of `count` chunks, spread evenly; 0 for all."""
+    if not most:
+        return frozenset(range(count))
+    return frozenset(np.linspace(0, count - 1, min(most, count)).round().astype(int).tolist())
+
+
+def _run_one_step(
+    candidate: Encoder,
+    contract: Contract,
+    expected: Batch,
+    free: Batch,
+    waiting: Mapping[int, _Comparison],
+) -> None:
+    """Run the picked chunks of a call with the float model's states."""
+    picked = [
+        position
+        for position, utterance in enumerate(expected.utterances)
+        if expected.chunks[position] in waiting[utterance].picked
+    ]
+    # Both modes begin with the same zeros, so the first chunk is run once.
+    for position in picked:
+        if not expected.chunks[position]:
+            both, comparison = (position, position), waiting[expected.utterances[position]]
+            comparison.add_one_step(expected, free.encoder_out, free.new_states, both)
+    picked = [position for position in picked if expected.chunks[position]]
+    if not picked:
+        return
+    axes = [state.tensor.batch_axis for state in contract.states]
+    states = [
+        state.copy() if axis is None else np.take(state, picked, axis=axis)
+        for state, axis in zip(expected.states, axes, strict=True)
+    ]
+    encoder_out, new_states = candidate.run(expected.x[picked], states)
+    for lane, position in enumerate(picked):
+        comparison = waiting[expected.utterances[position]]
+        comparison.add_one_step(expected, encoder_out, new_states, (position, lane))
 
 
 def _encoder_rows(
@@ -146,72 +281,114 @@ def _encoder_rows(
     ]
 
 
-def evaluate_shard(
-    model: str | Path,
-    prepared: str | Path,
-    contract_file: str | Path,
-    features: str | Path,
-    work: str | Path,
-    table_file: str | Path,
-    encoded_file: str | Path,
-    one_step_chunks: int,
-    target: str | None = None,
-    device_id: str | None = None,
-    time_file: str | Path | None = None,
-    histograms_file: str | Path | None = None,
-) -> None:
-    """Evaluate a variant in the toolkit's simulator, or on a board, on a shard of evaluation audio.
+@dataclass(frozen=True)
+class Models:
+    """The float model and what a variant was built from.
 
-    A variant that could not be built gives files without content.
+    Attributes:
+        float32: the encoder's ONNX file.
+        prepared: the ONNX file that the variant was built from.
+        contract: the file of its contract.
+        folder: the variant's folder, with build.json.
+    """
+
+    float32: str | Path
+    prepared: str | Path
+    contract: str | Path
+    folder: str | Path
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The files that `evaluate_shard` writes; None for those that are not wanted.
+
+    Attributes:
+        table: Parquet, one row for each utterance, chunk, mode (`ONE_STEP`, `FREE_RUNNING`) and
+            output, with the columns of `SCHEMA`.
+        encoded: frame file of the free-running encoder outputs.
+        time: JSON, of what ran the variant and how long a chunk took, see `Timed`.
+        histograms: JSON, of the float model's inputs over the calibrated ranges of the variant
+            (`Histograms`).
+        stream: JSON, of one long stream, see `long_stream.run`.
+    """
+
+    table: str | Path
+    encoded: str | Path
+    time: str | Path | None = None
+    histograms: str | Path | None = None
+    stream: str | Path | None = None
+
+
+@dataclass(frozen=True)
+class Amount:
+    """How much is evaluated.
+
+    Attributes:
+        one_step_chunks: see `evaluate`.
+        long_stream: seconds of one long stream; 0 for none.
+    """
+
+    one_step_chunks: int
+    long_stream: float = 0
+
+
+def evaluate_shard(
+    models: Models,
+    features: str | Path,
+    tables: Tables,
+    amount: Amount,
+    place: Place | None = None,
+) -> None:
+    """Evaluate a variant on a shard of evaluation audio, and on one long stream made of it.
+
+    The variant is opened once: setting up the simulator takes as long as a minute of audio or more.
+    One that could not be built gives files without content.
 
     Args:
-        model: the float encoder's ONNX file.
-        prepared: the ONNX file that the variant was built from.
-        contract_file: its contract.
+        models: the float model and the variant.
         features: the shard's feature file.
-        work: the variant's folder, with build.json.
-        table_file: the Parquet table to write: one row for each utterance, chunk, mode (`ONE_STEP`,
-            `FREE_RUNNING`) and output, with the columns of `compare`.
-        encoded_file: the frame file to write, of the free-running encoder outputs.
-        one_step_chunks: see `evaluate`.
-        target: the platform of a connected board; None for the simulator.
-        device_id: see `opening.Place`.
-        time_file: the JSON file to write, of what ran it and how long a chunk took, see `Timed`;
-            None for none.
-        histograms_file: the JSON file to write, of the float model's inputs over the calibrated
-            ranges of the variant (`Histograms`); None for none.
+        tables: the files to write.
+        amount: how much is evaluated.
+        place: where the variant runs; None for the simulator.
 
     Raises:
         UserError: a file is damaged, the simulator failed, or there is no such board.
     """
-    contract = Contract.load(contract_file)
-    work = Path(work)
-    failed = Build.load(work).failure is not None
+    contract = Contract.load(models.contract)
+    folder, place = Path(models.folder), place or Place()
+    failed = Build.load(folder).failure is not None
     histograms = Histograms()
-    if not failed and histograms_file:
-        histograms = Histograms.read([work / TOOLKIT / RANGES]).empty()
+    if not failed:
+        histograms = Histograms.read([folder / TOOLKIT / RANGES]).empty()
+    reference = OnnxEncoder(models.float32, contract)
+    with FrameReader(features) as reader:
+        used = not failed and any(map(contract.chunk_count, reader.frame_counts))
+        # Without audio there is nothing to open one for.
+        candidate = open_encoder(folder, models.prepared, contract, place) if used else None
+        timed = Timed(candidate)
+        watch = partial(histograms.add, contract)
+        steps = amount.one_step_chunks
+        compared = evaluate(reference, timed, contract, reader, steps, watch=watch)
+        _write(() if failed else compared, tables)
+        frames = long_stream.joined(reader, amount.long_stream if used else 0)
+        stream = long_stream.run(reference, candidate, contract, frames)
+    ran = {"target": place.target or SIMULATOR, "device_id": place.device_id}
+    for path, value in (
+        (tables.time, ran | timed.summary()),
+        (tables.histograms, histograms.as_json()),
+        (tables.stream, stream),
+    ):
+        if path:
+            files.write_json(path, value)
+
+
+def _write(compared: Iterable[Compared], tables: Tables) -> None:
     with (
-        FrameReader(features) as reader,
-        FrameWriter(encoded_file) as writer,
-        files.atomic(table_file) as temporary,
+        FrameWriter(tables.encoded) as writer,
+        files.atomic(tables.table) as temporary,
         pyarrow.parquet.ParquetWriter(temporary, SCHEMA) as table,
     ):
-        names = [] if failed else reader.ids
-        total = sum(contract.chunk_count(reader.frame_counts[i]) for i in range(len(names)))
-        utterances = ((name, reader.frames(i)) for i, name in enumerate(names))
-        # Without audio there is nothing to open one for.
-        place = Place(target, device_id)
-        candidate = open_encoder(work, prepared, contract, place) if total else None
-        timed = Timed(candidate)
-        reference = OnnxEncoder(model, contract)
-        watch = partial(histograms.add, contract)
-        compared = evaluate(reference, timed, contract, utterances, one_step_chunks, total, watch)
-        for utterance_id, encoded, rows in compared:
-            writer.add(utterance_id, encoded)
-            columns = list(zip(*rows, strict=True)) or [()] * len(SCHEMA)
+        for found in compared:
+            writer.add(found.utterance, found.encoded)
+            columns = list(zip(*found.rows, strict=True)) or [()] * len(SCHEMA)
             table.write_table(pyarrow.table(columns, schema=SCHEMA))
-    if time_file:
-        ran = {"target": target or SIMULATOR, "device_id": device_id}
-        files.write_json(time_file, ran | timed.summary())
-    if histograms_file:
-        histograms.write(histograms_file)

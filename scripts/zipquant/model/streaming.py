@@ -219,10 +219,6 @@ def stream(
         A step for every chunk; the steps of one utterance come in order, those of different
         utterances are interleaved.
     """
-
-    def lane_of(array: np.ndarray, axis: int | None, position: int) -> np.ndarray:
-        return array[_lane_at(axis, slice(position, position + 1))].copy()
-
     axes = [state.tensor.batch_axis for state in contract.states]
     for batch in stream_batches(encoder, contract, utterances, lanes):
         for position, (utterance, chunk) in enumerate(
@@ -239,6 +235,17 @@ def stream(
                 lane_of(batch.encoder_out, 0, position),
                 after,
             )
+
+
+def lane_of(array: np.ndarray, axis: int | None, position: int) -> np.ndarray:
+    """Return a copy of one lane of a tensor, with a batch axis of 1.
+
+    Args:
+        array: the tensor of a call.
+        axis: its batch axis; None for a fixed batch of 1.
+        position: the lane.
+    """
+    return array[_lane_at(axis, slice(position, position + 1))].copy()
 
 
 def _window(lane: _Lane, contract: Contract) -> np.ndarray:
