@@ -1,7 +1,7 @@
 """Make text of the best variant's encoder outputs, decoder and joiner in the simulator too."""
 
 from job import run
-from zipquant.variants import transducer
+from zipquant.evaluation import transducer
 
 run(
     snakemake,

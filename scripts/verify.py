@@ -1,7 +1,7 @@
 """Compare decoder and joiner in the simulator with onnxruntime."""
 
 from job import run
-from zipquant.variants import transducer
+from zipquant.evaluation import transducer
 
 run(
     snakemake,

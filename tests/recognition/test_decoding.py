@@ -13,10 +13,10 @@ from helpers.places import DEMO_MODEL, ROOT, SHARED_SPEECH, needs_shared_speech
 from helpers.texts import PARTS, TAIL, transcribe
 from zipquant.audio import manifest
 from zipquant.board import vocabulary
+from zipquant.evaluation import transducer
 from zipquant.model import recognizer
 from zipquant.recognition import decoding
 from zipquant.recognition.texts import read_texts
-from zipquant.variants import transducer
 
 
 def transcribe_with_sherpa(recognizer: sherpa_onnx.OnlineRecognizer, wav: Path) -> list[str]:

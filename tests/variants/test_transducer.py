@@ -11,6 +11,7 @@ from helpers.places import DEMO_MODEL, ROOT
 from zipquant.audio import features
 from zipquant.audio.frame_store import FrameWriter
 from zipquant.errors import UserError
+from zipquant.evaluation import transducer as verification
 from zipquant.model import contract, recognizer
 from zipquant.recognition.encoding import encode_shard
 from zipquant.toolkit import rknn_file
@@ -57,7 +58,7 @@ def convert(folder, part, encoded=(), **files):
 def verify(folder, encoded, joiner_steps=None):
     """Compare the parts with onnxruntime; return the figures of both."""
     outputs = {part: folder / f"{part}.json" for part in ("decoder", "joiner")}
-    transducer.verify(
+    verification.verify(
         [encoded["evaluation"]],
         platform="rk3588",
         joiner_steps=joiner_steps,
