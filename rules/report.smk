@@ -41,11 +41,7 @@ def report_jobs() -> list[str]:
             f"{stage}/{name}/{shard}" for name in plan.SETS for shard in shards[name]
         ]
     jobs += [f"traces/{shard}" for shard in shards["calibration"]]
-    jobs += [
-        f"{stage}/{variant}"
-        for stage in ("quantize",)
-        for variant in VARIANTS
-    ]
+    jobs += [f"{stage}/{variant}" for stage in ("quantize",) for variant in VARIANTS]
     jobs += [f"evaluate/{job}" for job in evaluated]
     jobs += [
         f"{stage}/{s}"
