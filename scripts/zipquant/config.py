@@ -104,7 +104,9 @@ def _check_values(config: Mapping[str, Any]) -> None:
             )
         if isinstance(value, Mapping):
             if odd := [key for key in value if not isinstance(key, str)]:
-                raise UserError(f"config: {where}: the key {odd[0]!r} is no text; quote it")
+                raise UserError(
+                    f"config: {where or 'the file'}: the key {odd[0]!r} is no text; quote it"
+                )
             todo += [(f"{where}.{key}" if where else key, part) for key, part in value.items()]
         elif isinstance(value, list):
             todo += [(where, part) for part in value]
@@ -152,6 +154,11 @@ def _explain(error: jsonschema.ValidationError) -> list[str]:
             for key in error.instance
             if key not in known and not any(re.search(p, str(key)) for p in patterns)
         ]
+        if where == "variants":
+            return [
+                f"variants: '{name[:60]}' is no name: take letters, digits, _ and -, 40 at most"
+                for name in unknown
+            ]
         return [
             f"unknown key '{f'{where}.{key}' if where else key}'{_nearest(key, known)}"
             for key in unknown
