@@ -47,6 +47,7 @@ clean:
 # The toolkit is installed without its dependencies: it demands a PyTorch of 2024 that it does not
 # need. PyTorch comes first and with its own, which differ between its CPU and CUDA builds.
 .venv/installed: envs/requirements.txt
+	@test ! -L .venv || { echo "error: .venv is a link to another environment, which would be emptied: remove the link" >&2; exit 1; }
 	$(PYTHON) -m venv --clear .venv
 	$(BIN)/pip install -qq --disable-pip-version-check --constraint $< torch
 	$(BIN)/pip install -qq --disable-pip-version-check --no-deps --requirement $<

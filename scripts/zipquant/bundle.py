@@ -9,8 +9,8 @@ from typing import Any
 
 import jinja2
 
-from zipquant.board import transcribe
-from zipquant.errors import printable
+from zipquant.board import description
+from zipquant.errors import UserError, printable
 from zipquant.jobs import files
 from zipquant.model.contract import Contract
 from zipquant.toolkit import rknn_file, sherpa_onnx
@@ -26,6 +26,7 @@ SHARED = (
     "__init__.py",
     "errors.py",
     "board/__init__.py",
+    "board/description.py",
     "board/fbank.py",
     "board/greedy_search.py",
     "board/vocabulary.py",
@@ -71,12 +72,17 @@ def write(
         audio: the settings `channels` and `tail_padding`.
         folder: the folder to write.
         archive: the tar file to write, with the same content.
+
+    Raises:
+        UserError: the parts do not belong together, see `check_parts`.
     """
     choice = files.read_json(best_file)
     best = choice["best"]
     build = Build.load(variants[best])
     encoder = Path(variants[best]).with_name(ENCODER)
     build.check(encoder.parent)
+    contract = Contract.load(contract_file)
+    check_parts(build, contract, [path for path in (encoder, decoder, joiner) if path])
     folder = Path(folder)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
@@ -90,8 +96,8 @@ def write(
         (folder / TOKENS).write_bytes(content.removeprefix(codecs.BOM_UTF8))
     copy_script(folder)
     context = int(build.metadata()["context_size"]) if decoder else None
-    model = describe(Contract.load(contract_file), context, audio)
-    files.write_json(folder / transcribe.MODEL, model)
+    model = describe(contract, context, audio)
+    files.write_json(folder / description.MODEL, model)
     manifest = {
         "variant": best,
         "refusals": refusals(folder),
@@ -99,15 +105,9 @@ def write(
         "choice": choice["why"],
         "recognizer": {Path(path).stem: files.read_json(path) for path in verified},
         "accuracy": _accuracy(files.read_json(scores_file), best) if scores_file else None,
-        "files": {
-            str(path.relative_to(folder)): {
-                "bytes": path.stat().st_size,
-                "sha256": files.sha256(path),
-            }
-            for path in _content(folder)
-        },
+        "files": inventory(folder),
     }
-    files.write_json(folder / "manifest.json", manifest)
+    files.write_json(folder / description.MANIFEST, manifest)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(LIBRARY / "templates"),
         trim_blocks=True,
@@ -121,8 +121,43 @@ def write(
             tar.add(path, f"{folder.name}/{path.relative_to(folder)}", filter=_plain)
 
 
+def check_parts(build: Build, contract: Contract, parts: Sequence[str | Path]) -> None:
+    """Check that the parts of a bundle are of one model, one platform and one toolkit.
+
+    Args:
+        build: what build.json says of the encoder.
+        contract: that of the model that the run is about.
+        parts: the .rknn files, which say themselves for what they were built.
+
+    Raises:
+        UserError: some do not agree; both sides are named.
+    """
+    again = "delete it and run the same command again"
+    if build.model_sha256 != contract.sha256:
+        raise UserError(f"{parts[0]} was built from another model than the other parts: {again}")
+    expected = (build.platform, build.rknn_toolkit2)
+    for path in parts:
+        found = rknn_file.built_for(path)
+        if found != expected:
+            raise UserError(
+                f"{path} was built for {found[0]} by rknn-toolkit2 {found[1]}, but the bundle is "
+                f"for {expected[0]}, by {expected[1]}: {again}"
+            )
+
+
+def inventory(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return size and hash of every file in a bundle, by its path in it."""
+    return {
+        str(path.relative_to(folder)): {
+            "bytes": path.stat().st_size,
+            "sha256": files.sha256(path),
+        }
+        for path in _content(folder)
+    }
+
+
 def describe(contract: Contract, context: int | None, audio: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what `transcribe` must know of an encoder and of the audio, for `transcribe.MODEL`.
+    """Return what `board.transcribe` must know of encoder and audio, for `description.MODEL`.
 
     Args:
         contract: the encoder's contract.

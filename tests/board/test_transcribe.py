@@ -17,7 +17,7 @@ from helpers.places import DEMO_MODEL, ROOT
 from helpers.texts import PARTS
 from helpers.texts import transcribe as transcribe_as_the_workflow
 from zipquant import bundle
-from zipquant.board import transcribe, vocabulary
+from zipquant.board import description, transcribe, vocabulary
 from zipquant.errors import UserError
 from zipquant.model import contract
 from zipquant.toolkit import platforms, rknn_toolkit
@@ -59,7 +59,15 @@ def copied(tmp_path):
     shutil.copy(PARTS["tokens"], folder)
     described = bundle.describe(contract.inspect(DEMO_MODEL), 2, AUDIO)
     (folder / "encoder.json").write_text(json.dumps(described))
+    list_files(folder)
     return folder
+
+
+def list_files(folder: Path) -> None:
+    """Write the manifest of what is in a bundle's folder now."""
+    (folder / "manifest.json").unlink(missing_ok=True)
+    manifest = {"files": bundle.inventory(folder)}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
 
 
 # What the board has; the runtime that the script imports there does with onnxruntime what
@@ -96,6 +104,7 @@ def test_script_runs_by_itself_from_the_bundle(copied, tmp_path):
     (tmp_path / "runtime/rknnlite/api.py").write_text(RUNTIME)
     for part in ("encoder", "decoder", "joiner"):
         shutil.copy(DEMO_MODEL.with_name(f"{part}.onnx"), copied / f"{part}.rknn")
+    list_files(copied)
     arguments = [*map(str, WAVS[:3]), "--output", str(tmp_path / "texts.tsv")]
     done = run_script(copied, *arguments, path=str(tmp_path / "runtime"))
     assert done.returncode == 0, done.stderr
@@ -127,6 +136,99 @@ def test_script_without_the_runtime_says_what_to_install(copied):
     assert done.returncode == 1
     (message,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "pip install rknn-toolkit-lite2" in message and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["tokens.txt", "encoder.json", "zipquant/board/fbank.py"])
+@pytest.mark.parametrize("damage", ["changed", "missing"])
+def test_script_notices_damaged_files_before_it_uses_them(copied, name, damage):
+    if damage == "missing":
+        (copied / name).rename(copied / "elsewhere")
+    else:
+        with open(copied / name, "a") as file:
+            file.write("\n")
+    if name.endswith(".py") and damage == "missing":
+        return  # it cannot even start
+    done = run_script(copied, str(WAVS[0]))
+    assert done.returncode == 1 and done.stderr.startswith(f"error: {copied / name} is ")
+    assert len(done.stderr.splitlines()) == 1
+
+
+WRONG = {
+    "no JSON": "garbage",
+    "nested": "[" * 100_000,
+    "no UTF-8": b"\xff\xfe",
+    "a list": "[]",
+    "missing": {"chunk_shift": ...},
+    "a shift of nothing": {"chunk_shift": 0},
+    "a shift back": {"chunk_shift": -32},
+    "a shift that is no number": {"chunk_shift": "32"},
+    "a shift that is a truth": {"chunk_shift": True},
+    "a shift beyond the chunk": {"chunk_shift": 1000},
+    "a chunk without frames": {"chunk_frames": 0},
+    "a chunk without end": {"chunk_frames": 10**12},
+    "half a token of context": {"context": 1.5},
+    "no such channel": {"channels": "second"},
+    "endless silence": {"tail_padding": 1e300},
+    "no number of seconds": {"tail_padding": float("nan")},
+    "states that are none": {"states": 3},
+    "a state without a shape": {"states": [{"name": "a", "dtype": "float32"}]},
+    "a huge state": {"states": [{"name": "a", "dtype": "float32", "shape": [10**6, 10**6]}]},
+    "a state of objects": {"states": [{"name": "a", "dtype": "O", "shape": [1]}]},
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_every_value_of_a_bundle_is_checked(copied, name):
+    change, file = WRONG[name], copied / "encoder.json"
+    if isinstance(change, dict):
+        described = json.loads(file.read_text()) | change
+        file.write_text(json.dumps({k: v for k, v in described.items() if v is not ...}))
+    elif isinstance(change, bytes):
+        file.write_bytes(change)
+    else:
+        file.write_text(change)
+    with pytest.raises(UserError, match=r"encoder\.json.*copy the whole bundle to the board again"):
+        description.read(copied)
+
+
+@pytest.mark.parametrize("text", ["garbage", "[]", "{}", '{"files": []}', '{"files": {"a": 1}}'])
+def test_manifest_that_lists_nothing_is_refused(copied, text):
+    (copied / "manifest.json").write_text(text)
+    (copied / "a").touch()
+    with pytest.raises(UserError, match="copy the whole bundle to the board again"):
+        description.check_files(copied)
+
+
+class Wrong:
+    """A network that gives what does not fit."""
+
+    def __init__(self, *outputs):
+        self._outputs = list(outputs)
+
+    def run(self, arrays):
+        return self._outputs
+
+
+def test_networks_that_do_not_belong_to_the_bundle_are_refused():
+    model = bundle.describe(contract.inspect(DEMO_MODEL), None, AUDIO)
+    known = vocabulary.read(PARTS["tokens"])
+    with pytest.raises(UserError, match="does not give the 35 states"):
+        list(transcribe.transcribe(WAVS[:1], model, known, Wrong(np.zeros((1, 2, 3))), None))
+    states = [np.zeros(state["shape"], state["dtype"]) for state in model["states"]]
+    scores = np.zeros((1, 4, 50))
+    scores[..., 40] = 1
+    with pytest.raises(UserError, match=r"gives the token 40, but tokens\.txt has 11"):
+        list(transcribe.transcribe(WAVS[:1], model, known, Wrong(scores, *states), None))
+
+
+def test_error_of_the_runtime_is_one_line(copied, tmp_path):
+    (tmp_path / "runtime/rknnlite").mkdir(parents=True)
+    broken = RUNTIME.replace("        return 0\n", "        raise ValueError('no\\ndevice')\n", 1)
+    (tmp_path / "runtime/rknnlite/api.py").write_text(broken)
+    (copied / "encoder.rknn").write_bytes(DEMO_MODEL.read_bytes())
+    done = run_script(copied, str(WAVS[0]), path=str(tmp_path / "runtime"))
+    assert done.returncode == 1
+    assert done.stderr.endswith("load_rknn failed (ValueError: no device)\n")
 
 
 def test_script_refuses_audio_of_another_rate(tmp_path):

@@ -74,7 +74,7 @@ def test_bundle_is_complete_and_what_a_stock_sherpa_onnx_loads(finished):
     assert manifest["recognizer"]["joiner"]["same_argmax"] > 0.99
     assert manifest["recognizer"]["decoder"]["sqnr_db"] > 50
     models = ("decoder.rknn", "encoder.rknn", "joiner.rknn")
-    library = ("__init__", "fbank", "greedy_search", "vocabulary")
+    library = ("__init__", "description", "fbank", "greedy_search", "vocabulary")
     shared = ["zipquant/__init__.py", "zipquant/errors.py"]
     shared += [f"zipquant/board/{name}.py" for name in library]
     described = ["encoder.json", "tokens.txt", "transcribe.py"]

@@ -8,10 +8,9 @@ copy of it, and of the few modules of Zipquant that it shares with the workflow.
 
 import argparse
 import csv
-import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,14 +18,12 @@ from typing import Any, Protocol
 import numpy as np
 import soundfile
 
+from zipquant.board import description
 from zipquant.board.fbank import SAMPLE_RATE, fbank
 from zipquant.board.greedy_search import Networks, search_ctc, search_transducer
 from zipquant.board.vocabulary import Vocabulary
 from zipquant.board.vocabulary import read as read_vocabulary
-from zipquant.errors import UserError
-
-MODEL = "encoder.json"
-"""What the encoder takes, beside it in the bundle; see `zipquant.bundle.describe`."""
+from zipquant.errors import UserError, plain
 
 COLUMNS = ("utterance", "text", "tokens", "ms_per_chunk")
 """Of the table; all but the last are those of the workflow's own tables of texts."""
@@ -62,7 +59,7 @@ class Npu:
             (self._rknn.load_rknn, [str(path)]),
             (self._rknn.init_runtime, []),
         ):
-            if step(*arguments) != 0:
+            if _called(path, step, *arguments) != 0:
                 raise UserError(
                     f"{path}: rknn-toolkit-lite2's {step.__name__} failed, see above; the board "
                     "must be of the platform that the bundle was built for, with librknnrt.so"
@@ -74,10 +71,21 @@ class Npu:
             np.ascontiguousarray(array.transpose(0, 2, 3, 1)) if array.ndim == 4 else array
             for array in arrays
         ]
-        outputs = self._rknn.inference(inputs=given)
+        outputs = _called(self._path, self._rknn.inference, inputs=given)
         if outputs is None:
             raise UserError(f"{self._path}: the NPU cannot run it, see above")
         return outputs
+
+
+def _called(path: Path, step: Callable[..., Any], *arguments, **named) -> Any:
+    """Call the runtime, whose own errors may be of any kind."""
+    try:
+        return step(*arguments, **named)
+    except Exception as error:
+        raise UserError(
+            f"{path}: rknn-toolkit-lite2's {step.__name__} failed "
+            f"({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+        ) from None
 
 
 class RunnerNetworks:
@@ -110,7 +118,7 @@ def encode(
 
     Args:
         encoder: the encoder.
-        model: what it takes, see `MODEL`.
+        model: what it takes, see `description.MODEL`.
         frames: features, float32 (frames, 80).
 
     Returns:
@@ -123,13 +131,25 @@ def encode(
         start = time.perf_counter()
         encoder_out, *new_states = encoder.run([x, *states])
         seconds.append(time.perf_counter() - start)
-        states = [
-            array.astype(state["dtype"], copy=False).reshape(state["shape"])
-            for state, array in zip(model["states"], new_states, strict=True)
-        ]
+        states = _next_states(model, new_states)
         encoded.append(encoder_out.reshape(-1, encoder_out.shape[-1]).astype(np.float32))
         first += model["chunk_shift"]
     return np.concatenate(encoded) if encoded else np.zeros((0, 0), np.float32), seconds
+
+
+def _next_states(model: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Return the states that the encoder has given, in the form in which it takes them."""
+    expected = model["states"]
+    sizes = [int(np.prod(state["shape"])) for state in expected]
+    if [array.size for array in arrays] != sizes:
+        raise UserError(
+            f"encoder.rknn does not give the {len(expected)} states that {description.MODEL} "
+            "describes: the files of the bundle do not belong together"
+        )
+    return [
+        array.astype(state["dtype"], copy=False).reshape(state["shape"])
+        for state, array in zip(expected, arrays, strict=True)
+    ]
 
 
 def read_wav(path: Path, model: Mapping[str, Any]) -> np.ndarray:
@@ -160,7 +180,7 @@ def transcribe(
 
     Args:
         wavs: the files.
-        model: what the encoder takes, see `MODEL`.
+        model: what the encoder takes, see `description.MODEL`.
         known: the tokens.
         encoder: the encoder.
         networks: decoder and joiner; None for a CTC model.
@@ -174,8 +194,13 @@ def transcribe(
             (ids,) = search_transducer(networks, [encoded], known.blank, known.unknown)
         else:
             ids = search_ctc(encoded, known.blank)
+        if max(ids, default=0) >= len(known.tokens):
+            raise UserError(
+                f"the model gives the token {max(ids)}, but tokens.txt has {len(known.tokens)}: "
+                "the files of the bundle do not belong together"
+            )
         ms = round(1000 * sum(seconds) / max(len(seconds), 1), 2)
-        yield path.stem, known.text(ids), " ".join(map(str, ids)), ms
+        yield plain(path.stem), plain(known.text(ids)), " ".join(map(str, ids)), ms
 
 
 def main() -> None:
@@ -186,7 +211,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, help="the table to write (TSV); else it is printed")
     given = parser.parse_args()
     try:
-        model = json.loads((given.bundle / MODEL).read_text(encoding="utf-8"))
+        description.check_files(given.bundle)
+        model = description.read(given.bundle)
         known = read_vocabulary(given.bundle / "tokens.txt")
         encoder, networks = Npu(given.bundle / "encoder.rknn"), None
         if model["context"]:
@@ -201,7 +227,7 @@ def main() -> None:
             table.writerow(COLUMNS)
             table.writerows(transcribe(given.wavs, model, known, encoder, networks))
     except (UserError, OSError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {plain(str(error))}")
 
 
 if __name__ == "__main__":

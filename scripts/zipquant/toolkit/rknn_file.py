@@ -124,6 +124,25 @@ def _string_before(data: bytes, end: int) -> str | None:
     return None
 
 
+def built_for(path: str | Path) -> tuple[str, str]:
+    """Return the platform that an .rknn file was built for, and the version that built it.
+
+    They stand in the JSON text at the file's end, see `is_whole`, as `target_platform` (a list) and
+    `version` (seen in files of rknn-toolkit2 2.3.2).
+
+    Raises:
+        UserError: the file is cut off, or holds no such text.
+    """
+    if not is_whole(path):
+        raise UserError(f"{path}: it is no whole .rknn file")
+    content = Path(path).read_bytes()
+    try:
+        text = json.loads(content[72 + int.from_bytes(content[16:24], "little") :])
+        return ", ".join(text["target_platform"]), str(text["version"])
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: it does not say for what platform it was built") from None
+
+
 def _descriptions(header: str) -> Iterator[tuple[dict[str, dict[str, str]], int]]:
     """Yield the JSON objects that map names to types, and where each ends."""
     decoder = json.JSONDecoder()
