@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from helpers.audio import make_audio
+from helpers.audio import make_audio, write_audio
 from helpers.places import SHARED_SPEECH, needs_shared_speech
 from zipquant.audio import features, index, reading
 from zipquant.audio.frame_store import FrameReader, FrameWriter
@@ -124,3 +124,15 @@ def test_damage_anywhere_in_a_feature_file_is_named_and_never_used(tmp_path):
 def everything(path) -> list:
     with FrameReader(path) as reader:
         return [(name, reader.frames(i).tobytes()) for i, name in enumerate(reader.ids)]
+
+
+def test_audio_that_has_changed_since_it_was_indexed_is_refused(tmp_path):
+    path = write_audio(tmp_path / "a.wav", 1.0)
+    index.write(["a"], [str(path)], {}, tmp_path / "i.tsv", "mean", "skip")
+    features.extract_shard(tmp_path / "i.tsv", tmp_path / "f.h5", "mean", 0.0)
+    write_audio(path, 1.0, seed=1)
+    with pytest.raises(UserError, match=r"a\.wav has changed since it was indexed"):
+        features.extract_shard(tmp_path / "i.tsv", tmp_path / "f.h5", "mean", 0.0)
+    path.unlink()
+    with pytest.raises(UserError, match=r"a\.wav has changed since it was indexed"):
+        features.extract_shard(tmp_path / "i.tsv", tmp_path / "f.h5", "mean", 0.0)

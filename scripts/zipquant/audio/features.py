@@ -3,6 +3,7 @@
 Other front ends exist only to measure what became of older calibration sets.
 """
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,8 @@ import numpy as np
 from zipquant.audio import index, librosa_front_ends, reading
 from zipquant.audio.frame_store import FrameWriter
 from zipquant.board.fbank import fbank
+from zipquant.errors import UserError
+from zipquant.jobs import files
 from zipquant.jobs.progress import Progress
 
 FRONT_ENDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -60,11 +63,15 @@ def extract_shard(
         front_end: a key of `FRONT_ENDS`.
 
     Raises:
-        UserError: a file of the index has vanished or has been damaged since it was indexed.
+        UserError: a file of the index has vanished or has changed since it was indexed.
     """
     entries = index.read_usable(index_file)
     progress = Progress("utterances", len(entries))
     with FrameWriter(output) as writer:
         for entry in entries:
+            if not os.path.isfile(entry.path) or files.sha256(entry.path) != entry.sha256:
+                raise UserError(
+                    f"{entry.path} has changed since it was indexed: run the same command again"
+                )
             writer.add(entry.id, extract(entry.path, channels, tail_padding, front_end))
             progress.advance()
