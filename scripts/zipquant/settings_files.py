@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from zipquant.errors import UserError, plain
+from zipquant.jobs import surroundings
 
 OPTIONS = ("--configfile", "--configfiles")
 
@@ -39,8 +40,13 @@ class _Loader(yaml.SafeLoader):
 
 
 def check(arguments: Sequence[str]) -> None:
-    """Look at the settings files of a command line; end with one line where one is not right."""
+    """Look at what a run needs before it begins; end with one line where it is not right.
+
+    Args:
+        arguments: the command line, which names the settings files.
+    """
     try:
+        surroundings.check()
         for path in of_command(arguments):
             read(path)
     except UserError as error:
