@@ -1,4 +1,6 @@
 # make demo: set up, and run the whole workflow on the embedded demo.
+# make model MODEL=folder-or-archive AUDIO=folder PLATFORM=rk3588 [NAME=...]: check all that, set up,
+#   write the settings to NAME.yaml, and run the workflow with them.
 # make test: set up, and run the style checks and all tests but the long ones.
 # make test-slow: the long ones: a cluster, the fault campaign, full-size builds.
 # make docs: write the configuration reference anew, from the schema, config.yaml and the workflow.
@@ -10,10 +12,15 @@ PYTHON ?= python3.11
 CORES ?= $(shell nproc)
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint docs bench faults clean
+.PHONY: demo model test test-slow lint docs bench faults clean
 
 demo: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
+
+model:
+	@$(PYTHON) scripts/quickstart.py check "$(MODEL)" "$(AUDIO)" "$(PLATFORM)" "$(NAME)"
+	@$(MAKE) --no-print-directory .venv/installed
+	@CORES=$(CORES) $(BIN)/python scripts/quickstart.py run "$(MODEL)" "$(AUDIO)" "$(PLATFORM)" "$(NAME)"
 
 test: .venv/installed lint
 	$(BIN)/python -m pytest -m "not slow" --numprocesses $(CORES) --durations 20

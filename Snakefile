@@ -33,6 +33,7 @@ localrules:
     all,
     inspect,
     overlap,
+    transcripts,
     choose,
     score,
     bundle,

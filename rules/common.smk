@@ -89,5 +89,7 @@ def hold_results() -> None:
 
 if workflow.is_main_process:
     processes.announce()
+    for note in PLAN.notes:
+        print(f"note: {note}", file=sys.stderr)
     for warning in PLAN.warnings:
         print(f"warning: {plain(warning)}", file=sys.stderr)

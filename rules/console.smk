@@ -78,6 +78,14 @@ def show_summary() -> None:
     if summary.exists():
         print(f"report: {result('report/index.html')}", file=sys.stderr)
         print(plain(summary.read_text()), end="", file=sys.stderr)
+    archive = result("bundle.tar")
+    if os.path.exists(archive):
+        print(f"bundle: {archive}", file=sys.stderr)
+        print(
+            f"next: scp {shlex.quote(archive)} USER@BOARD: and on the board: tar xf bundle.tar; "
+            "bundle/README.md has the commands",
+            file=sys.stderr,
+        )
 
 
 def sorted_logs() -> list[Path]:

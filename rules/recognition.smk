@@ -2,9 +2,10 @@
 
 
 def transcripts() -> dict[str, str]:
-    """The evaluation manifest; a folder has no transcripts."""
-    source = config["audio"]["evaluation"]
-    return {"transcripts": source} if os.path.isfile(source) else {}
+    """The transcripts of the evaluation audio; none, where there are none."""
+    if not PLAN.transcripts_digest:
+        return {}
+    return {"transcripts": result("index/transcripts.tsv")}
 
 
 def texts_of(*models: str) -> list[str]:
@@ -14,6 +15,30 @@ def texts_of(*models: str) -> list[str]:
         for model in models
         for shard in PLAN.shards_of("evaluation")
     ]
+
+
+# What was said in the evaluation audio, whatever kind of manifest it stands in.
+rule transcripts:
+    input:
+        lib=lib("transcripts"),
+    output:
+        transcripts=result("index/transcripts.tsv"),
+    log:
+        log_of("transcripts"),
+    benchmark:
+        benchmark_of("transcripts")
+    conda:
+        "../envs/zipquant.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(30),
+    params:
+        content=PLAN.transcripts_digest,
+    message:
+        "Reading the transcripts"
+    script:
+        "../scripts/transcripts.py"
 
 
 # The float model's encoder outputs; those of the variants are made by the rule `evaluate`.

@@ -7,6 +7,7 @@ from helpers.audio import write_audio
 from helpers.places import ROOT
 from zipquant import plan
 from zipquant.errors import UserError
+from zipquant.evaluation.scores import read_references
 
 
 @pytest.fixture
@@ -119,3 +120,27 @@ def test_package_files_hold_a_docstring_alone():
     for path in (ROOT / "scripts/zipquant").rglob("__init__.py"):
         body = ast.parse(path.read_text()).body
         assert len(body) == 1 and ast.get_docstring(ast.parse(path.read_text())), path
+
+
+def test_one_source_is_split_and_its_transcripts_are_those_of_the_evaluation(settings, tmp_path):
+    for number in range(20):
+        write_audio(tmp_path / f"all/{number}.wav", 0.3, number)
+    rows = "".join(f"{n}\tall/{n}.wav\tone {'two' if n % 2 else ''}\n" for n in range(20))
+    (tmp_path / "all.tsv").write_text(f"id\tpath\ttext\n{rows}")
+    settings["audio"]["source"] = str(tmp_path / "all.tsv")
+    made = plan.make(settings, ROOT)
+    used = {name: {u.id for us in made.shards[name].values() for u in us} for name in plan.SETS}
+    assert used["calibration"] | used["evaluation"] == set(map(str, range(20)))
+    assert not used["calibration"] & used["evaluation"] and len(used["evaluation"]) >= 1
+    plan.write_transcripts(settings, tmp_path / "transcripts.tsv")
+    assert set(read_references(tmp_path / "transcripts.tsv")) == used["evaluation"]
+    settings["audio"]["source"] = str(tmp_path / "all" / "1.wav")
+    with pytest.raises(UserError):
+        plan.make(settings, ROOT)
+
+
+def test_a_single_file_cannot_be_split(settings, tmp_path):
+    write_audio(tmp_path / "single/one.wav", 0.3)
+    settings["audio"]["source"] = str(tmp_path / "single")
+    with pytest.raises(UserError, match="one file cannot be split"):
+        plan.make(settings, ROOT)

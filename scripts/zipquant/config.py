@@ -132,7 +132,8 @@ def settle_results(config: MutableMapping[str, Any], project: str | Path) -> Non
             "folder for the results alone"
         )
     model = config["model"]
-    settings = {f"audio.{name}": config["audio"][name] for name in ("calibration", "evaluation")}
+    audio = ("source",) if config["audio"]["source"] else ("calibration", "evaluation")
+    settings = {f"audio.{name}": config["audio"][name] for name in audio}
     settings |= {
         f"model.{name}": model[name] for name in ("encoder", "decoder", "joiner", "tokens")
     }

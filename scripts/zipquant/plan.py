@@ -5,6 +5,7 @@ changes no file.
 """
 
 import ast
+import hashlib
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,9 +15,11 @@ from typing import Any
 from zipquant import config as configuration
 from zipquant.audio import manifest
 from zipquant.audio.manifest import Utterance
+from zipquant.audio.split import split
 from zipquant.calibration import recipes
 from zipquant.calibration.recipes import Recipe
 from zipquant.errors import UserError
+from zipquant.jobs import files
 from zipquant.model import contract, recognizer
 from zipquant.model.recognizer import Recognizer
 
@@ -40,6 +43,7 @@ class Plan:
         shards: the utterances of both sets, by shard.
         variants: the settings of each variant that is built.
         warnings: what the user should know before anything runs, one line each.
+        notes: what was decided for the user, one line each.
     """
 
     recipe: Recipe
@@ -47,6 +51,7 @@ class Plan:
     shards: Mapping[str, Shards]
     variants: Mapping[str, Mapping[str, Any]]
     warnings: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def is_transducer(self) -> bool:
@@ -65,6 +70,12 @@ class Plan:
         """Return those others: why each is left out, by its path."""
         odd = [u for u in self.shards[name].get(int(shard), []) if u.problem]
         return {manifest.shown(u.path): u.problem for u in odd}
+
+    @cached_property
+    def transcripts_digest(self) -> str:
+        """A hash of all transcripts of the evaluation audio; empty where there are none."""
+        texts = [(u.id, u.text) for us in self.shards["evaluation"].values() for u in us if u.text]
+        return hashlib.sha256(repr(sorted(texts)).encode()).hexdigest() if texts else ""
 
     @cached_property
     def _drawn_for_joiner(self) -> frozenset[str]:
@@ -98,16 +109,65 @@ def make(config: MutableMapping[str, Any], project: str | Path) -> Plan:
     encoder = contract.inspect(model["encoder"], model["state_outputs"])
     parts = recognizer.find(model, encoder)
     shards = {name: shard_audio(config, name) for name in SETS}
+    warnings = [manifest.unread_columns(source) for source in sources(config)]
     return Plan(
         recipe=recipes.resolve(config["calibration"]),
         recognizer=parts,
         shards=shards,
         variants={name: found for name, found in config["variants"].items() if found},
         warnings=[
-            *filter(None, [manifest.unread_columns(config["audio"][name]) for name in SETS]),
-            *check_transcripts(shards["evaluation"], parts, config["audio"]["evaluation"]),
+            *filter(None, warnings),
+            *check_transcripts(shards["evaluation"], parts, sources(config)[-1]),
         ],
+        notes=_how_split(config),
     )
+
+
+def sources(config: Mapping[str, Any]) -> list[str]:
+    """Return where the audio of both sets comes from, the evaluation's last."""
+    audio = config["audio"]
+    return [audio["source"]] if audio["source"] else [audio[name] for name in SETS]
+
+
+def utterances_of(config: Mapping[str, Any], name: str) -> list[Utterance]:
+    """Return the utterances of a set.
+
+    Args:
+        config: a valid configuration.
+        name: `calibration` or `evaluation`.
+
+    Raises:
+        UserError: there is no audio, or its manifest is broken.
+    """
+    if not config["audio"]["source"]:
+        return manifest.read(config["audio"][name])
+    everything = manifest.read(config["audio"]["source"])
+    if len(everything) < 2:
+        raise UserError(
+            f"{config['audio']['source']}: one file cannot be split into audio to calibrate with "
+            "and audio to measure with; add some, or set audio.calibration and audio.evaluation"
+        )
+    return getattr(split(everything), name)
+
+
+def _how_split(config: Mapping[str, Any]) -> list[str]:
+    source = config["audio"]["source"]
+    return [f"{source} is split {split(manifest.read(source)).how}"] if source else []
+
+
+def write_transcripts(config: Mapping[str, Any], output: str | Path) -> None:
+    """Write the transcripts of the evaluation audio as TSV: `id` and `text`.
+
+    Args:
+        config: a valid configuration.
+        output: the file to write; utterances without a transcript are not in it.
+
+    Raises:
+        UserError: the audio is gone, or its manifest is broken.
+    """
+    with files.tsv_writer(output) as table:
+        table.writerow(["id", "text"])
+        table.writerows([u.id, u.text] for u in utterances_of(config, "evaluation") if u.text)
 
 
 def shard_audio(config: Mapping[str, Any], name: str) -> Shards:
@@ -120,7 +180,7 @@ def shard_audio(config: Mapping[str, Any], name: str) -> Shards:
     Raises:
         UserError: there is no audio, or its manifest is broken.
     """
-    utterances = manifest.read(config["audio"][name])
+    utterances = utterances_of(config, name)
     if name == "evaluation":
         utterances = manifest.cap(utterances, config["evaluation"]["max_utterances"])
     shards: Shards = {}

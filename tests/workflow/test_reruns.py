@@ -30,7 +30,8 @@ def test_transcripts_rerun_no_simulator_and_give_error_rates(project):
     found = report["recognition"]["models"]["int8"]["transcript"]["word"]
     # noise that is no speech: at best nothing is heard, and all 3 words are missing
     assert (found["units"], found["rate"] > 0) == (3, True)
-    assert done.stderr.splitlines()[-1].startswith("WER on 2 utterances (3 words): float ")
+    assert "\nWER on 2 utterances (3 words): float " in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("next: scp results/bundle.tar ")
 
 
 def test_second_run_does_nothing(finished):

@@ -97,7 +97,7 @@ def cap(utterances: list[Utterance], most: int) -> list[Utterance]:
     """
     if not most:
         return utterances
-    drawn = sorted(utterances, key=lambda utterance: _hash(f"cap {utterance.id}"))[:most]
+    drawn = sorted(utterances, key=lambda utterance: hash_of(f"cap {utterance.id}"))[:most]
     return sorted(drawn, key=lambda utterance: utterance.id)
 
 
@@ -106,10 +106,11 @@ def shard_of(utterance_id: str, shards: int) -> int:
 
     A hash of the id alone, so that added or removed audio never moves any other utterance.
     """
-    return _hash(utterance_id) % shards
+    return hash_of(utterance_id) % shards
 
 
-def _hash(text: str) -> int:
+def hash_of(text: str) -> int:
+    """Return 64 bits that depend on a text alone, from 0 to 2^64 - 1."""
     digest = hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=8)
     return int.from_bytes(digest.digest(), "big")
 

@@ -79,7 +79,7 @@ def write(
         contract_file: the model's contract.
         texts: tables of `decoding.decode_shard`, all shards of the float model, then of each
             variant; empty where no text is made.
-        transcripts: the evaluation manifest, or None.
+        transcripts: the table of transcripts, see `scores.read_references`, or None.
         prefer: see `decide`.
         loadable: see `decide`.
         output: the file to write: `best`, the name; `measure`, what accuracy was measured by;

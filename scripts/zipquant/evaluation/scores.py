@@ -1,19 +1,27 @@
 """Error rates of all models of a run, from their tables of texts."""
 
+import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from zipquant.audio import manifest
 from zipquant.jobs import files
 from zipquant.recognition import error_rates
 from zipquant.recognition.texts import read_texts
 
 
-def read_references(source: str | Path | None) -> dict[str, str]:
-    """Return the transcripts of a manifest by utterance id; none for a folder of audio."""
-    if source is None:
+def read_references(table: str | Path | None) -> dict[str, str]:
+    """Return the transcripts in a table of `plan.write_transcripts` by utterance id; None has none.
+
+    Raises:
+        UserError: the table is damaged.
+    """
+    if table is None:
         return {}
-    return {entry.id: entry.text for entry in manifest.read(str(source)) if entry.text}
+    try:
+        with open(table, encoding="utf-8", newline="") as file:
+            return {row["id"]: row["text"] for row in csv.DictReader(file, dialect="excel-tab")}
+    except (UnicodeDecodeError, csv.Error, KeyError) as error:
+        raise files.damaged(table, error) from None
 
 
 def write(
@@ -29,7 +37,7 @@ def write(
     Args:
         models: names of the models.
         texts: tables of `decoding.decode_shard`, all shards of the first model, then of the next.
-        transcripts: the evaluation manifest, or None.
+        transcripts: the table of transcripts, see `read_references`, or None.
         best_file: what `choice.write` has written; variants that could not be built are left out.
         scores_file: what `error_rates.score` returns, and the name of the `best` variant.
         table_file: one row an utterance: its id, transcript, and the text of each model.
