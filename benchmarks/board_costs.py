@@ -3,7 +3,7 @@
 python benchmarks/board_costs.py --work /tmp/board-costs
 
 It exports Zipformers of icefall's default widths, random weights, with 15 and with 8 layers, builds
-them (half an hour, 3 GB), and writes `scripts/zipquant/toolkit/board_costs.json`. What the boards
+them (half an hour, 3 GB), and writes `scripts/zipquant/toolkit/layer_costs.json`. What the boards
 took stands in `MEASURED`. Folders that are there are taken as they are.
 """
 

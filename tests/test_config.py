@@ -25,7 +25,7 @@ def test_config_yaml_is_valid_and_names_every_setting(settings):
         for key, part in schema.get("properties", {}).items():
             if key not in values:
                 yield path + key
-            else:
+            elif values[key] is not None:
                 yield from missing(part, values[key], f"{path}{key}.")
 
     assert list(missing(config.schema(), settings)) == []

@@ -90,12 +90,14 @@ def test_library_files_of_a_script_are_those_that_it_imports(tmp_path):
         "zipquant/first/other.py": "",
         "zipquant/second/two.py": "from zipquant import three\n",
         "zipquant/three.py": "",
+        "zipquant/three.json": "{}",
+        "zipquant/first/other.json": "{}",
     }.items():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)
     found = {str(p.relative_to(tmp_path)) for p in plan.library_files(tmp_path, "stage")}
-    library = {"first/one.py", "second/two.py", "three.py"}
+    library = {"first/one.py", "second/two.py", "three.py", "three.json"}
     assert found == {"stage.py", "job.py", *(f"zipquant/{name}" for name in library)}
 
 

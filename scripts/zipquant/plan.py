@@ -224,8 +224,8 @@ def library_files(scripts: Path, script: str) -> list[Path]:
     """Return an entry script and all library files that it imports, directly or through others.
 
     As inputs of its rule, these make a changed module rerun just the rules that use it, and the
-    rerun's reason names the module. The `__init__` files of
-    the packages hold a docstring alone, so they are left out.
+    rerun's reason names the module. So do the figures that stand beside a module, in a JSON file of
+    its name. The `__init__` files of the packages hold a docstring alone, so they are left out.
 
     Args:
         scripts: the folder of the entry scripts, with the library below it.
@@ -237,7 +237,8 @@ def library_files(scripts: Path, script: str) -> list[Path]:
         paths = _imports(scripts, todo.pop())
         todo += [path for path in paths if path not in library]
         library.update(paths)
-    return sorted(library)
+    figures = {path.with_suffix(".json") for path in library}
+    return sorted(library | {path for path in figures if path.exists()})
 
 
 def _imports(scripts: Path, path: Path) -> list[Path]:

@@ -1,24 +1,23 @@
 """The price of layers: how long a board is expected to take for them, as a range.
 
 No board runs here. The price is made of costs that were fitted on figures which others have
-published of one kind of board (`board_costs.json`, by `benchmarks/board_costs.py`). Each fit
+published of one kind of board (`layer_costs.json`, by `benchmarks/board_costs.py`). Each fit
 explains the same figures in another way, so together they say how much is not known: the price is
 the range of what they give. It compares layers and variants; a measurement replaces it.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from zipquant.errors import UserError
 from zipquant.toolkit.layer_table import CPU, NPU, Layer, Table
 
-COSTS = Path(__file__).with_name("board_costs.json")
+COSTS = Path(__file__).with_suffix(".json")
 
 ESTIMATED = "estimated from public RK3588 figures, not measured"
-OWN = "estimated with the costs in board_costs, not measured"
+OWN = "estimated with your evaluation.board_costs, not measured"
 """What is said wherever a price is shown, by where its costs are from."""
 
 
@@ -30,7 +29,8 @@ class Range(NamedTuple):
 
     def __str__(self) -> str:
         digits = 0 if self.low >= 20 else 1 if self.high >= 0.2 else 3
-        return f"{self.low:.{digits}f} to {self.high:.{digits}f} ms"
+        low, high = f"{self.low:.{digits}f}", f"{self.high:.{digits}f}"
+        return f"{low} ms" if low == high else f"{low} to {high} ms"
 
 
 @dataclass(frozen=True)
@@ -67,19 +67,16 @@ class Costs:
     label: str
 
 
-def costs(platform: str, own: Sequence[Mapping[str, float]] | None = None) -> Costs | None:
+def costs(platform: str, own: Mapping[str, float] | None = None) -> Costs | None:
     """Return the costs of a platform; None where there are none.
 
     Args:
         platform: the NPU, such as `rk3588`.
-        own: fits of the user, with the fields of `Fit`; they go before what is known.
-
-    Raises:
-        UserError: a fit of the user lacks a cost.
+        own: costs of the user, with the fields of `Fit`; they go before what is known.
     """
     spread = known()["spread"]["value"]
     if own:
-        return Costs(tuple(_own(entry) for entry in own), spread, OWN)
+        return Costs((Fit(**own),), spread, OWN)
     entry = known()["platforms"].get(platform)
     if entry is None:
         return None
@@ -89,7 +86,7 @@ def costs(platform: str, own: Sequence[Mapping[str, float]] | None = None) -> Co
 
 
 def known() -> dict[str, Any]:
-    """Return `board_costs.json`: the costs by platform, with their sources."""
+    """Return `layer_costs.json`: the costs by platform, with their sources."""
     return json.loads(COSTS.read_text(encoding="utf-8"))
 
 
@@ -170,11 +167,3 @@ def _bytes_us(moved: float, fit: Fit) -> float:
 def _range(us: Iterable[float], costs: Costs) -> Range:
     found = [entry / 1e3 for entry in us]
     return Range(min(found) * (1 - costs.spread), max(found) * (1 + costs.spread))
-
-
-def _own(entry: Mapping[str, float]) -> Fit:
-    names = [field.name for field in fields(Fit)]
-    missing = [name for name in names if name not in entry]
-    if missing:
-        raise UserError(f"config: board_costs lacks {', '.join(missing)}")
-    return Fit(**{name: float(entry[name]) for name in names})

@@ -1,0 +1,128 @@
+"""The report's section of what the board runs: layers by kind, module and core, and their price."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from zipquant.evaluation.measures import SIMULATOR
+from zipquant.toolkit import layer_costs
+from zipquant.toolkit.layer_costs import Costs, Range
+from zipquant.toolkit.layer_table import CPU, KINDS, Layer, Table, by_module
+
+SHOWN_MODULES = 12
+"""Modules with the most layers that are shown at once; the rest is folded."""
+
+UNNAMED = "(inputs, outputs and what the compiler adds)"
+"""What is said of layers that tell no module."""
+
+
+def collect(
+    tables: Mapping[str, str | Path],
+    platform: str,
+    own_costs: Mapping[str, float] | None = None,
+) -> dict[str, Any]:
+    """Return what the section shows.
+
+    Args:
+        tables: the table of layers of each network that was built, by its name.
+        platform: the NPU, such as `rk3588`.
+        own_costs: see `layer_costs.costs`.
+
+    Returns:
+        `label`, what is to be said of every price, None where there are no prices; and
+        `networks`, by name: `layer_table.Table.summary`, with the `price` of a call, in ms, and
+        `modules`, the same counts for each kind of module.
+    """
+    costs = layer_costs.costs(platform, own_costs)
+    networks = {name: _network(Table.read(path), costs) for name, path in tables.items()}
+    priced = costs and any(entry["price"] for entry in networks.values())
+    return {"label": costs.label if costs and priced else None, "networks": networks}
+
+
+def values(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the section's template reads beside the report.
+
+    Args:
+        report: see `figures.write`; its `layers` are what `collect` returns.
+    """
+    networks, variants = report["layers"]["networks"], report["variants"]
+    built = {name: networks[name] for name, entry in variants.items() if not entry["failure"]}
+    times = (variants[name].get("time") for name in built)
+    return {
+        "shown_modules": SHOWN_MODULES,
+        "layer_differences": differences(built),
+        "measured": any(time and time["target"] != SIMULATOR for time in times),
+    }
+
+
+def sentence(network: Mapping[str, Any], name: str) -> str:
+    """Return what a network's counts say, in a sentence."""
+    if not network["layers"]:
+        return f"No layers of {name} are known."
+    kinds = network["kinds"]
+    moved = kinds["data movement"] + kinds["conversion"]
+    said = (
+        f"Of the {network['layers']} layers of {name}, {kinds['arithmetic']} compute and {moved} "
+        "only move data or change their type"
+    )
+    if not network["targets"]:
+        return f"{said}; on which core each runs, this version of the toolkit does not say."
+    return (
+        f"{said}; {network['targets'][CPU]} run on the CPU, with {network['switches']} changes "
+        "between it and the NPU."
+    )
+
+
+def time_of(network: Mapping[str, Any], measured: Mapping[str, Any] | None) -> str:
+    """Return how long a call takes, in words; a board's measurement goes before an estimate."""
+    if measured and measured["target"] != SIMULATOR:
+        return f"{measured['median_ms']:.1f} ms (measured)"
+    return str(Range(*network["price"])) if network["price"] else ""
+
+
+def differences(networks: Mapping[str, Mapping[str, Any]]) -> dict[str, list[int]]:
+    """Return the types of layers of which networks have different numbers, the largest first.
+
+    Args:
+        networks: variants of one network, as `collect` returns them.
+
+    Returns:
+        By type, how many layers of it each network has.
+    """
+    known = [entry["types"] for entry in networks.values()]
+    types = {kind for counts in known for kind in counts}
+    counts = {kind: [entry.get(kind, 0) for entry in known] for kind in types}
+    differing = {kind: found for kind, found in counts.items() if len(set(found)) > 1}
+    return dict(sorted(differing.items(), key=lambda item: (min(item[1]) - max(item[1]), item[0])))
+
+
+def _network(table: Table, costs: Costs | None) -> dict[str, Any]:
+    price = layer_costs.price(table, costs) if costs else None
+    return {
+        **table.summary(),
+        "price": price and list(price),
+        "modules": [
+            _module(name, layers, costs if price else None)
+            for name, layers in by_module(table.layers).items()
+        ],
+    }
+
+
+def _module(name: str, layers: Sequence[Layer], costs: Costs | None) -> dict[str, Any]:
+    kinds = Counter(layer.kind for layer in layers)
+    return {
+        "module": name or UNNAMED,
+        "layers": len(layers),
+        "kinds": {kind: kinds[kind] for kind in KINDS},
+        "cpu": sum(layer.target == CPU for layer in layers),
+        "price": list(layer_costs.group_price(layers, costs)) if costs else None,
+    }
+
+
+FILTERS = {
+    "layers_sentence": sentence,
+    "call_time": time_of,
+    "range_ms": lambda price: str(Range(*price)),
+}
+"""What the section's template says figures with."""
