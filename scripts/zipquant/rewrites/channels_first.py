@@ -24,7 +24,6 @@ class Writer:
     def __init__(self):
         self._nodes: list[onnx.NodeProto] = []
         self._weights: list[onnx.TensorProto] = []
-        self._known: dict[tuple, str] = {}
         self._taken: set[str] = set()
         self._scope = ""
         self._counts: dict[str, int] = {}
@@ -52,13 +51,10 @@ class Writer:
             self._weights.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
 
     def weight(self, array: np.ndarray, name: str = "weight") -> str:
-        """Add a constant; the same values again give the same tensor."""
-        array = np.ascontiguousarray(array)
-        key = (array.dtype.str, array.shape, array.tobytes())
-        if key not in self._known:
-            self._known[key] = self._name(name)
-            self._weights.append(numpy_helper.from_array(array, self._known[key]))
-        return self._known[key]
+        """Add a constant; each use has its own, because the toolkit changes them in place."""
+        name = self._name(name)
+        self._weights.append(numpy_helper.from_array(np.ascontiguousarray(array), name))
+        return name
 
     def op(self, operator: str, *inputs: str, output: str | None = None, **attributes) -> str:
         """Add a node of one output.

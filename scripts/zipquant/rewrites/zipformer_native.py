@@ -224,8 +224,8 @@ class _Native:
             found.append((one, next(second)))
         return found
 
-    def _attention_caches(self) -> list[tuple[Sequence[str], ...]]:
-        """For each layer the keys, values and second values, each cut after the new frames."""
+    def _attention_caches(self) -> list[tuple[str, ...]]:
+        """For each layer the keys, values and second values, of the frames before."""
         w = self.writer
         width = self.key_size + 2 * self.value_size
         natural = [
@@ -241,8 +241,9 @@ class _Native:
         for layer in self.layers:
             left = layer.attention.positions.shape[3] - layer.frames
             self.cuts += [layer.frames, left - layer.frames]
-        kinds = [w.split(part, self.cuts, 3) for part in w.split(first, sizes, 1)]
-        return [tuple(kind[2 * i : 2 * i + 2] for kind in kinds) for i in range(len(self.layers))]
+        lefts = [sum(self.cuts[2 * i : 2 * i + 2]) for i in range(len(self.layers))]
+        kinds = [w.split(part, lefts, 3) for part in w.split(first, sizes, 1)]
+        return list(zip(*kinds, strict=True))
 
     def _layer(self, number, layer: Layer, x: str, caches, conv_caches) -> str:
         w = self.writer
@@ -308,12 +309,12 @@ class _Native:
         q = w.reshape(w.scaled(q, mask.reshape(1, -1, 1, frames)), (heads, total, frames))
         new_key = w.linear(x, attention.key.weight, attention.key.bias)
         new_value = w.linear(x, layer.values.proj.weight, layer.values.proj.bias)
-        key = w.concat([*caches[0], new_key], 3)
+        key = w.concat([caches[0], new_key], 3)
         # (heads, place channels, frames, length) to (heads, frames * place channels, 1, length)
         table = attention.positions.transpose(0, 2, 1, 3).reshape(heads, -1, 1, length)
         key = w.concat([w.reshape(key, (heads, size, 1, length)), w.weight(table, "positions")], 1)
         key = w.reshape(key, (heads, total, length))
-        value = w.concat([*caches[1], new_value], 3)
+        value = w.concat([caches[1], new_value], 3)
         value = w.reshape(value, (heads, -1, length))
         scores = w.op("MatMul", w.transpose(key, (0, 2, 1)), q)
         mixed = w.op("MatMul", value, w.op("Softmax", scores, axis=1))
@@ -327,7 +328,7 @@ class _Native:
         w, (q, key) = self.writer, shared
         frames, length = layer.attention.positions.shape[2:]
         new = w.linear(x, layer.values2.proj.weight, layer.values2.proj.bias)
-        value = w.reshape(w.concat([*cache, new], 3), (self.heads, -1, length))
+        value = w.reshape(w.concat([cache, new], 3), (self.heads, -1, length))
         weights = w.op("Softmax", w.op("MatMul", w.transpose(q, (0, 2, 1)), key), axis=-1)
         mixed = w.op("MatMul", weights, w.transpose(value, (0, 2, 1)))
         mixed = w.reshape(w.transpose(mixed, (0, 2, 1)), (1, self.value_size, 1, frames))
