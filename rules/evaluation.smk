@@ -27,6 +27,7 @@ rule evaluate:
     input:
         model=config["model"]["encoder"],
         prepared=rules.prepare.output.model,
+        native=[rules.prepare.output.native, rules.prepare.output.verdict],
         contract=rules.inspect.output.contract,
         features=result("features/evaluation/{shard}.h5"),
         build=rules.quantize.output.build,

@@ -154,6 +154,7 @@ rule lineage_build:
         **recognizer_files(),
         model=config["model"]["encoder"],
         prepared=rules.prepare.output.model,
+        native=[rules.prepare.output.native, rules.prepare.output.verdict],
         contract=rules.inspect.output.contract,
         dataset=rules.lineage_calibration.output.dataset,
         arrays=rules.lineage_calibration.output.arrays,

@@ -6,6 +6,9 @@ rule prepare:
         lib=lib("prepare"),
     output:
         model=result("prepared/encoder.onnx"),
+        # In the form that the compiler makes few layers of, or the same again and why.
+        native=result("prepared/native.onnx"),
+        verdict=result("prepared/native.json"),
     log:
         log_of("prepare"),
     benchmark:
@@ -29,6 +32,7 @@ rule prove:
     input:
         model=config["model"]["encoder"],
         prepared=rules.prepare.output.model,
+        native=[rules.prepare.output.native, rules.prepare.output.verdict],
         contract=rules.inspect.output.contract,
         dataset=rules.calibration.output.dataset,
         arrays=rules.calibration.output.arrays,

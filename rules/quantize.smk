@@ -34,6 +34,7 @@ rule quantize:
         unpack(calibration_set),
         unpack(searched_with),
         model=rules.prepare.output.model,
+        native=[rules.prepare.output.native, rules.prepare.output.verdict],
         contract=rules.inspect.output.contract,
         lib=lib("quantize"),
     output:

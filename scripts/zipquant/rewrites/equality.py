@@ -47,8 +47,8 @@ def error(expected: list[list[np.ndarray]], got: list[list[np.ndarray]]) -> floa
 def of_models(original: onnx.ModelProto, rewritten: onnx.ModelProto, contract: Contract) -> float:
     """Return the `error` of a rewritten model on a few chunks of noise, one after the other.
 
-    The noise has mean and spread of log-mel energies. It tells a wrong rewrite from a right one; the
-    proof on real speech comes later.
+    The noise has mean and spread of log-mel energies. It tells a wrong rewrite from a right one;
+    the proof on real speech comes later.
     """
     noise = np.random.default_rng(0)
     sessions = [_session(model) for model in (original, rewritten)]

@@ -101,6 +101,22 @@ class Graph:
             raise Mismatch(f"{name} does not take one tensor and one weight")
         return (b, self.weights[a]) if a in self.weights else (a, self.weights[b])
 
+    def made_by(self, name: str, *operators: str) -> bool:
+        """Return whether one of these operators makes a tensor."""
+        node = self.producers.get(name)
+        return node is not None and node.op_type in operators
+
+    def pair(self, name: str, operator: str, *first: str) -> tuple[str, str]:
+        """Return the two tensors that a commutative node takes, the one that `first` make first.
+
+        Views between are passed over. If both or neither are, the order is the node's.
+
+        Raises:
+            Mismatch: it is another node.
+        """
+        a, b = map(self.peel, self.node(name, operator).input[:2])
+        return (b, a) if self.made_by(b, *first) and not self.made_by(a, *first) else (a, b)
+
     def shape(self, name: str) -> tuple[int, ...]:
         """Return a tensor's shape.
 

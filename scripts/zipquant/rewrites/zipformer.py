@@ -323,10 +323,7 @@ class _Matcher:
             raise Mismatch(f"{depthwise.output[0]} is no depthwise convolution")
         bias = graph.weight(depthwise.input[2]) if len(depthwise.input) > 2 else None
         cache, gated = graph.node(graph.peel(depthwise.input[0]), "Concat").input
-        product = graph.node(graph.peel(gated), "Mul")
-        for value, gate in (product.input, product.input[::-1]):
-            if graph.node(gate, "Sigmoid", "Slice", "Split").op_type == "Sigmoid":
-                break
+        gate, value = graph.pair(graph.peel(gated), "Mul", "Sigmoid")
         whole, _, begin, _ = graph.slice_of(value)
         if begin != 0 or graph.slice_of(graph.node(gate, "Sigmoid").input[0])[0] != whole:
             raise Mismatch(f"{gated} is no gated linear unit")
@@ -357,11 +354,9 @@ class _Matcher:
 
     def attention(self, softmax: str) -> tuple[str, Attention]:
         graph = self.graph
-        scores = graph.node(graph.peel(graph.node(softmax, "Softmax").input[0]), "Add")
-        for by_key, by_place in (scores.input, scores.input[::-1]):
-            if graph.node(graph.peel(by_place), "GatherElements", "MatMul").op_type != "MatMul":
-                break
-        query, key = graph.node(graph.peel(by_key), "MatMul").input
+        scores = graph.peel(graph.node(softmax, "Softmax").input[0])
+        by_place, by_key = graph.pair(scores, "Add", "GatherElements")
+        query, key = graph.node(by_key, "MatMul").input
         cache, new = graph.node(graph.peel(key), "Concat").input
         x, keys = self.projection(new)
         # Queries are scaled, before or after the heads are split, or not at all.
@@ -371,7 +366,7 @@ class _Matcher:
             factor = float(scale.reshape(()))
         _, queries = self.projection(query)
         bias = None if queries.bias is None else queries.bias * factor
-        gather = graph.node(graph.peel(by_place), "GatherElements")
+        gather = graph.node(by_place, "GatherElements")
         place, table = graph.node(graph.peel(gather.input[0]), "MatMul").input
         _, places = self.projection(place)
         index, table = graph.weight(gather.input[1]), graph.weight(table)
@@ -391,25 +386,15 @@ class _Matcher:
     def pooling(self, name: str) -> tuple[str, Pooling]:
         graph = self.graph
         x, proj = self.linear(name)
-        means = graph.node(graph.peel(x), "Mul", "Div")
-        total, seen = means.input
-        if graph.node(graph.peel(total), "Add", "Reciprocal").op_type != "Add":
-            total, seen = seen, total
-        parts = graph.node(graph.peel(total), "Add").input
-        for sums, before in (parts, parts[::-1]):
-            if graph.node(sums, "CumSum", "Mul", *_VIEWED).op_type == "CumSum":
-                break
-        cumulative = graph.node(sums, "CumSum")
-        product = graph.node(graph.peel(before), "Mul")
-        for mean, _count in (product.input, product.input[::-1]):
-            try:
-                entry = graph.entry_of(mean)
-                break
-            except Mismatch:
-                continue
+        means = graph.peel(x)
+        if graph.made_by(means, "Div"):
+            total, seen = map(graph.peel, graph.node(means, "Div").input)
         else:
-            raise Mismatch(f"{before} is no mean times a count")
-        return cumulative.input[0], Pooling(proj, entry, self.counter(seen))
+            seen, total = graph.pair(means, "Mul", "Reciprocal")
+        sums, before = graph.pair(total, "Add", "CumSum")
+        _, mean = graph.pair(before, "Mul", "Cast")
+        source = graph.node(sums, "CumSum").input[0]
+        return source, Pooling(proj, graph.entry_of(mean), self.counter(seen))
 
     def counter(self, name: str) -> Entry:
         """The counter among the states that a number of frames is counted up from."""
@@ -459,10 +444,9 @@ class _Matcher:
 
     def down(self, name: str) -> Down:
         graph = self.graph
-        product = graph.node(graph.node(graph.peel(name), "ReduceSum").input[0], "Mul")
-        for groups, softmax in (product.input, product.input[::-1]):
-            if graph.producers[softmax].op_type == "Softmax":
-                break
+        product = graph.node(graph.peel(name), "ReduceSum").input[0]
+        factors = graph.node(product, "Mul").input
+        groups, softmax = sorted(factors, key=lambda name: graph.made_by(name, "Softmax"))
         scores = graph.node(graph.node(softmax, "Softmax").input[0], "ReduceSum").input[0]
         same, query = graph.operands(scores, "Mul")
         if same != groups:
@@ -477,6 +461,3 @@ class _Matcher:
         if len(graph.shape(tensor)) != 4 or tensor in graph.inputs:
             raise Mismatch(f"{name} does not come from a convolution in two dimensions")
         return Embedding(tensor, out)
-
-
-_VIEWED = ("Unsqueeze", "Reshape", "Transpose", "Expand")

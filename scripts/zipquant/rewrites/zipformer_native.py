@@ -1,7 +1,7 @@
 """A streaming Zipformer (version 1) written for the NPU: channels first, few and fused layers."""
 
-from collections.abc import Callable, Sequence
-from itertools import groupby
+from collections.abc import Callable
+from itertools import groupby, pairwise
 
 import numpy as np
 import onnx
@@ -18,12 +18,19 @@ from zipquant.rewrites.zipformer import (
     Entry,
     FeedForward,
     Layer,
+    Linear,
     Mix,
     Up,
 )
 
 LARGEST_KERNEL = 16
 """A kernel side above this is split by the toolkit into several layers."""
+
+SMALLEST_SCALE = 0.25
+"""Streams may be carried divided by no less: float16 squares 256 at most."""
+
+Stream = tuple[str, float]
+"""A stream that is carried divided by a factor, which the weights around it make good for."""
 
 KINDS: dict[str, Callable[[Layer], Entry]] = {
     "count": lambda layer: layer.pooling.count,
@@ -128,10 +135,10 @@ class _Native:
             conv_caches = self._conv_caches()
         with w.scope("attention_caches"):
             caches = self._attention_caches()
-        streams: dict[str, str] = {}
+        streams: dict[str, Stream] = {}
         self.means: list[str] = []
         self.new_conv: dict[tuple[int, int], str] = {}
-        self.new_caches: list[tuple[str, str, str]] = []
+        self.new_caches: list[tuple[str, str]] = []
         number = 0
         for name, module in self.encoder.modules.items():
             if isinstance(module, Layer):
@@ -148,7 +155,7 @@ class _Native:
                     streams[name] = self._down(module, streams[module.source])
             elif isinstance(module, Up):
                 # Written with the sum that it goes into.
-                streams[name] = name
+                continue
             else:
                 with w.scope("combine"):
                     streams[name] = self._mix(module, streams)
@@ -208,11 +215,13 @@ class _Native:
             caches = w.concat([zero, caches], 3)
         width = left + odd
         caches = w.reshape(w.transpose(caches, (1, 2, 0, 3)), (1, channels, 1, number * width))
-        firsts, seconds = [], []
+        firsts, seconds, thirds = [], [], []
         for frames in self.frames * 2:
+            thirds += [frames + odd, left - frames]
             first = frames + half - 1
             firsts += [first] + ([width - first] if width > first else [])
             seconds += [half, width - half]
+        self.kept_conv = w.split(caches, thirds, 3)[1::2]
         first = iter(w.split(caches, firsts, 3))
         second = iter(w.split(caches, seconds, 3))
         found = []
@@ -224,121 +233,137 @@ class _Native:
             found.append((one, next(second)))
         return found
 
-    def _attention_caches(self) -> list[tuple[str, ...]]:
-        """For each layer the keys, values and second values, of the frames before."""
-        w = self.writer
-        width = self.key_size + 2 * self.value_size
-        natural = [
-            w.reshape(w.concat(names, 3), (1, -1, 1, width))
-            for names in zip(
-                self.names("key"), self.names("value"), self.names("value2"), strict=True
-            )
-        ]
-        self.natural = w.concat(natural, 1)  # (1, all frames, 1, width)
-        first = w.transpose(self.natural, (0, 3, 2, 1))
+    def _attention_caches(self) -> list[tuple[str, str]]:
+        """For each layer its keys and values (heads, both, 1, frames before), and second values."""
+        w, heads = self.writer, self.heads
         sizes = [self.key_size, self.value_size, self.value_size]
-        self.cuts = []
-        for layer in self.layers:
-            left = layer.attention.positions.shape[3] - layer.frames
-            self.cuts += [layer.frames, left - layer.frames]
-        lefts = [sum(self.cuts[2 * i : 2 * i + 2]) for i in range(len(self.layers))]
-        kinds = [w.split(part, lefts, 3) for part in w.split(first, sizes, 1)]
-        return list(zip(*kinds, strict=True))
+        kinds = ("key", "value", "value2")
+        if max(self.stacks) == 1:
+            parts = [w.concat(self.names(kind), 1) for kind in kinds]
+        else:
+            stacks = [
+                w.reshape(w.concat(names, 3), (1, -1, 1, sum(sizes)))
+                for names in zip(*(self.names(kind) for kind in kinds), strict=True)
+            ]
+            parts = w.split(w.concat(stacks, 1), sizes, 3)
+        self.natural = parts  # (1, all frames, 1, size) of each kind
+        self.lefts = [layer.attention.positions.shape[3] - layer.frames for layer in self.layers]
+        per_head = [size // heads for size in sizes]
+        parts = [
+            w.reshape(part, (1, sum(self.lefts), heads, size))
+            for part, size in zip(parts, per_head, strict=True)
+        ]
+        caches = w.transpose(w.concat(parts, 3), (2, 3, 0, 1))  # (heads, sizes, 1, all frames)
+        caches = w.split(caches, [sum(per_head[:2]), per_head[2]], 1)
+        both = [w.split(part, self.lefts, 3) for part in caches]
+        return list(zip(*both, strict=True))
 
-    def _layer(self, number, layer: Layer, x: str, caches, conv_caches) -> str:
+    def _layer(self, number: int, layer: Layer, stream: Stream, caches, conv_caches) -> Stream:
         w = self.writer
-        source = x
+        x, scale = stream
         with w.scope("feed_forward1"):
-            x = self._feed_forward(layer.feed_forward1, x)
+            x = self._feed_forward(layer.feed_forward1, x, scale)
         with w.scope("pooling"):
-            x = self._pooling(number, layer, x)
+            x = self._pooling(number, layer, x, scale)
         with w.scope("attention"):
-            x, shared, new = self._attention(layer, x, caches)
+            x, shared, new = self._attention(layer, x, scale, caches[0])
         with w.scope("conv1"):
-            x = self._convolution(layer.conv1, x, (number, 0), conv_caches)
+            x = self._convolution(layer.conv1, x, scale, (number, 0), conv_caches)
         with w.scope("feed_forward2"):
-            x = self._feed_forward(layer.feed_forward2, x)
+            x = self._feed_forward(layer.feed_forward2, x, scale)
         with w.scope("attention2"):
-            x, new2 = self._attention2(layer, x, shared, caches[2])
+            x, new2 = self._attention2(layer, x, scale, shared, caches[1])
         with w.scope("conv2"):
-            x = self._convolution(layer.conv2, x, (number, 1), conv_caches)
+            x = self._convolution(layer.conv2, x, scale, (number, 1), conv_caches)
         with w.scope("feed_forward3"):
-            x = self._feed_forward(layer.feed_forward3, x)
-        self.new_caches.append((*new, new2))
+            x = self._feed_forward(layer.feed_forward3, x, scale)
+        self.new_caches.append((new, new2))
         with w.scope("norm"):
-            return self._norm(layer, x, source)
+            return self._norm(layer, x, stream)
 
-    def _feed_forward(self, module: FeedForward, x: str) -> str:
-        w = self.writer
-        hidden = w.double_swish(w.linear(x, module.up.weight, module.up.bias))
-        return w.add(x, w.linear(hidden, module.down.weight, module.down.bias))
+    def _into(self, x: str, linear: Linear, scale: float) -> str:
+        """A linear layer that reads a stream carried divided by `scale`."""
+        return self.writer.linear(x, linear.weight * scale, linear.bias)
 
-    def _pooling(self, number: int, layer: Layer, x: str) -> str:
+    def _back(self, x: str, y: str, linear: Linear, scale: float) -> str:
+        """x + linear(y), for a stream x carried divided by `scale`."""
         w = self.writer
-        ones = np.ones((self.channels, 1, layer.frames), np.float32)
+        bias = None if linear.bias is None else linear.bias / scale
+        return w.add(x, w.linear(y, linear.weight / scale, bias))
+
+    def _feed_forward(self, module: FeedForward, x: str, scale: float) -> str:
+        hidden = self.writer.double_swish(self._into(x, module.up, scale))
+        return self._back(x, hidden, module.down, scale)
+
+    def _pooling(self, number: int, layer: Layer, x: str, scale: float) -> str:
+        w = self.writer
+        ones = np.full((self.channels, 1, layer.frames), scale, np.float32)
         sums = w.depthwise(x, ones, pads=(0, layer.frames - 1, 0, 0))
         means = w.add(w.op("Mul", sums, self.inverse[number]), self.before[number])
         self.means.append(means)
-        proj = layer.pooling.proj
-        return w.add(x, w.linear(means, proj.weight, proj.bias))
+        return self._back(x, means, layer.pooling.proj, scale)
 
-    def _attention(self, layer: Layer, x: str, caches):
-        """Attention by head: queries hold the part that meets the positions once for each frame.
+    def _attention(self, layer: Layer, x: str, scale: float, cache: str):
+        """Attention by head, keys and values in one tensor: of each head its keys, its values.
 
-        A constant mask keeps in each frame's query the copy that is its own; the keys are joined
-        with the positions as each query frame sees them.
+        Queries hold zeros where the values are, and the part that meets the positions once for each
+        frame; a constant mask keeps in each frame's query the copy that is its own. Keys and values
+        are joined with the positions as each query frame sees them. The output projection takes no
+        notice of the weighted keys.
         """
         w, attention, heads = self.writer, layer.attention, self.heads
         frames, length = attention.positions.shape[2:]
-        query, place = attention.query, attention.place
-        size, places = query.weight.shape[1] // heads, place.weight.shape[1] // heads
-
-        def by_head(matrix: np.ndarray) -> np.ndarray:
-            """(in, heads * size) and (in, heads * places) to (in, heads, size + frames * places)."""
-            content = matrix[:, : heads * size].reshape(-1, heads, size)
-            other = matrix[:, heads * size :].reshape(-1, heads, places)
-            return np.concatenate([content, np.tile(other, (1, 1, frames))], axis=2)
-
-        weight = by_head(np.concatenate([query.weight, place.weight], axis=1))
-        bias = [np.zeros(p.weight.shape[1]) if p.bias is None else p.bias for p in (query, place)]
-        bias = by_head(np.concatenate(bias)[None])
-        total = weight.shape[2]
-        mask = np.ones((heads, total, frames), np.float32)
-        mask[:, size:] = np.repeat(np.eye(frames), places, axis=0)
-        q = w.linear(x, weight.reshape(weight.shape[0], -1), bias.reshape(-1))
-        q = w.reshape(w.scaled(q, mask.reshape(1, -1, 1, frames)), (heads, total, frames))
-        new_key = w.linear(x, attention.key.weight, attention.key.bias)
-        new_value = w.linear(x, layer.values.proj.weight, layer.values.proj.bias)
-        key = w.concat([caches[0], new_key], 3)
+        query, key, place, value = (
+            _by_head(part, heads, scale)
+            for part in (attention.query, attention.key, attention.place, layer.values.proj)
+        )
+        places = place.weight.shape[2]
+        nothing = Linear(np.zeros_like(value.weight), np.zeros_like(value.bias))
+        copies = [query, nothing, *[place] * frames, key, value]
+        sizes = [part.weight.shape[2] for part in copies]
+        kept, fresh = sum(sizes[:-2]), sum(sizes[-2:])
+        weight = np.concatenate([part.weight for part in copies], axis=2)
+        bias = np.concatenate([part.bias for part in copies], axis=1)
+        mask = np.ones((heads, kept + fresh, frames), np.float32)
+        mask[:, fresh:kept] = np.repeat(np.eye(frames), places, axis=0)
+        both = w.linear(x, weight.reshape(weight.shape[0], -1), bias.reshape(-1))
+        both = w.scaled(both, mask.reshape(1, -1, 1, frames))
+        both = w.reshape(both, (heads, kept + fresh, 1, frames))
+        q, new = w.split(both, [kept, fresh], 1)
+        values = w.concat([cache, new], 3)
         # (heads, place channels, frames, length) to (heads, frames * place channels, 1, length)
         table = attention.positions.transpose(0, 2, 1, 3).reshape(heads, -1, 1, length)
-        key = w.concat([w.reshape(key, (heads, size, 1, length)), w.weight(table, "positions")], 1)
-        key = w.reshape(key, (heads, total, length))
-        value = w.concat([caches[1], new_value], 3)
-        value = w.reshape(value, (heads, -1, length))
-        scores = w.op("MatMul", w.transpose(key, (0, 2, 1)), q)
-        mixed = w.op("MatMul", value, w.op("Softmax", scores, axis=1))
-        mixed = w.reshape(mixed, (1, self.value_size, 1, frames))
-        out = layer.values.out
-        x = w.add(x, w.linear(mixed, out.weight, out.bias))
-        return x, (q, key), (new_key, new_value)
+        keys = w.concat([values, w.weight(table, "positions")], 1)
+        q, keys = w.reshape(q, (heads, kept, frames)), w.reshape(keys, (heads, kept, length))
+        values = w.reshape(values, (heads, fresh, length))
+        scores = w.op("MatMul", w.transpose(keys, (0, 2, 1)), q)
+        mixed = w.op("MatMul", values, w.op("Softmax", scores, axis=1))
+        mixed = w.reshape(mixed, (1, heads * fresh, 1, frames))
+        out = layer.values.out.weight.reshape(heads, -1, self.channels)
+        wide = np.zeros((heads, fresh, self.channels), np.float32)
+        wide[:, fresh - out.shape[1] :] = out
+        out = Linear(wide.reshape(-1, self.channels), layer.values.out.bias)
+        return self._back(x, mixed, out, scale), (q, keys), new
 
-    def _attention2(self, layer: Layer, x: str, shared: tuple[str, str], cache) -> tuple[str, str]:
+    def _attention2(
+        self, layer: Layer, x: str, scale: float, shared: tuple[str, str], cache: str
+    ) -> tuple[str, str]:
         """The second values; the scores are spelt transposed, or the compiler shares the first."""
-        w, (q, key) = self.writer, shared
+        w, (q, keys) = self.writer, shared
         frames, length = layer.attention.positions.shape[2:]
-        new = w.linear(x, layer.values2.proj.weight, layer.values2.proj.bias)
-        value = w.reshape(w.concat([cache, new], 3), (self.heads, -1, length))
-        weights = w.op("Softmax", w.op("MatMul", w.transpose(q, (0, 2, 1)), key), axis=-1)
-        mixed = w.op("MatMul", weights, w.transpose(value, (0, 2, 1)))
+        new = self._into(x, layer.values2.proj, scale)
+        new = w.reshape(new, (self.heads, -1, 1, frames))
+        values = w.reshape(w.concat([cache, new], 3), (self.heads, -1, length))
+        weights = w.op("Softmax", w.op("MatMul", w.transpose(q, (0, 2, 1)), keys), axis=-1)
+        mixed = w.op("MatMul", weights, w.transpose(values, (0, 2, 1)))
         mixed = w.reshape(w.transpose(mixed, (0, 2, 1)), (1, self.value_size, 1, frames))
-        out = layer.values2.out
-        return w.add(x, w.linear(mixed, out.weight, out.bias)), new
+        return self._back(x, mixed, layer.values2.out, scale), new
 
-    def _convolution(self, module: Convolution, x: str, place: tuple[int, int], caches) -> str:
+    def _convolution(
+        self, module: Convolution, x: str, scale: float, place: tuple[int, int], caches
+    ) -> str:
         w, number = self.writer, place[0]
-        gate = w.linear(x, module.gate.weight, module.gate.bias)
-        new = w.gated(gate, self.channels)
+        new = w.gated(self._into(x, module.gate, scale), self.channels)
         self.new_conv[place] = new
         first, second = caches[place[1] * len(self.layers) + number]
         rows = w.concat([first, w.concat([second, new], 3)], 2)
@@ -346,19 +371,30 @@ class _Native:
         weight[:, self.odd :] = module.depthwise
         weight = weight.reshape(self.channels, 2, self.half)
         y = w.double_swish(w.depthwise(rows, weight, module.depthwise_bias))
-        return w.add(x, w.linear(y, module.out.weight, module.out.bias))
+        return self._back(x, y, module.out, scale)
 
-    def _norm(self, layer: Layer, x: str, source: str) -> str:
-        """source (1 - b) + x b (mean(x^2) + eps)^-0.5, with b in the mean and eps."""
-        w, b, channels = self.writer, layer.bypass, self.channels
-        mean = np.full((channels, 1), 1 / channels / b**2, np.float32)
-        square = w.op("Pow", x, w.weight(np.array(2.0, np.float32), "two"))
-        scale = w.linear(square, mean, np.array([layer.eps / b**2]))
-        scale = w.op("Pow", scale, w.weight(np.array(-0.5, np.float32), "exponent"))
-        kept = w.depthwise(source, np.full((channels, 1, 1), 1 - b))
-        return w.add(w.op("Mul", x, scale), kept)
+    def _norm(self, layer: Layer, x: str, source: Stream) -> Stream:
+        """source (1 - b) + b x (mean(x^2) + eps)^-0.5.
 
-    def _embedding(self, module: Embedding) -> str:
+        Spelt over the last axis, with a factor for each channel, the norm is one layer (exNorm).
+        """
+        w, b = self.writer, layer.bypass
+        kept, scale = self._weighed(source[0], source[1] * (1 - b))
+        x = w.transpose(x, (0, 2, 3, 1))
+        mean = w.op("ReduceMean", w.op("Mul", x, x), axes=[3], keepdims=1)
+        mean = w.add(mean, w.weight(np.array(layer.eps / source[1] ** 2, np.float32), "eps"))
+        root = w.op("Pow", mean, w.weight(np.array(-0.5, np.float32), "exponent"))
+        y = w.scaled(w.op("Mul", x, root), np.full(self.channels, b / scale))
+        return w.add(kept, w.transpose(y, (0, 3, 1, 2))), scale
+
+    def _weighed(self, x: str, weight: float) -> Stream:
+        """weight x, carried divided by the weight itself unless that would make large numbers."""
+        if weight >= SMALLEST_SCALE:
+            return x, weight
+        w = self.writer
+        return w.depthwise(x, np.full((self.channels, 1, 1), weight)), 1.0
+
+    def _embedding(self, module: Embedding) -> Stream:
         """The convolutions as they are, then the linear layer over all channels and bins."""
         w = self.writer
         needed, nodes = {module.tensor}, []
@@ -373,45 +409,49 @@ class _Native:
         _, channels, frames, bins = self.graph.shape(module.tensor)
         x = w.transpose(module.tensor, (0, 1, 3, 2))
         x = w.reshape(x, (1, channels * bins, 1, frames))
-        return w.linear(x, module.out.weight, module.out.bias)
+        return w.linear(x, module.out.weight, module.out.bias), 1.0
 
-    def _down(self, module: Down, x: str) -> str:
+    def _down(self, module: Down, stream: Stream) -> Stream:
         w, factor, channels = self.writer, module.factor, self.channels
+        x, scale = stream
         place = np.eye(factor, dtype=np.float32)
-        score = (module.query[None, :, None, None] * place[:, None, None]).astype(np.float32)
+        score = module.query[None, :, None, None] * place[:, None, None] * scale
         weights = w.op("Softmax", w.conv(x, score, strides=(1, factor)), axis=1)
         # To each frame its own weight, for all channels alike.
         spread = np.repeat(place[:, None, None], channels, axis=1)
         weights = w.transposed_conv(weights, spread, strides=(1, factor))
         ones = np.ones((channels, 1, factor), np.float32)
-        return w.depthwise(w.op("Mul", x, weights), ones, strides=(1, factor))
+        return w.depthwise(w.op("Mul", x, weights), ones, strides=(1, factor)), scale
 
-    def _mix(self, module: Mix, streams: dict[str, str]) -> str:
-        w = self.writer
-        total = None
-        for name, weight in module.terms:
-            up = self.encoder.modules[name]
-            if isinstance(up, Up):
-                term = self._up(up, streams[up.source], weight, self.graph.shape(name)[0])
-            elif weight == 0:
-                continue
-            elif weight == 1:
-                term = streams[name]
+    def _mix(self, module: Mix, streams: dict[str, Stream]) -> Stream:
+        """A weighted sum: the first stream that is no `Up` as it is, what else is added fitted."""
+        w, modules = self.writer, self.encoder.modules
+        terms = [(name, weight) for name, weight in module.terms if weight]
+        terms.sort(key=lambda term: isinstance(modules[term[0]], Up))
+        total, scale = None, 1.0
+        for name, weight in terms:
+            if isinstance(modules[name], Up):
+                frames = self.graph.shape(name)[0]
+                term = self._up(modules[name], streams, weight / scale, frames)
+            elif total is None:
+                term, scale = self._weighed(streams[name][0], weight * streams[name][1])
             else:
-                term = w.depthwise(streams[name], np.full((self.channels, 1, 1), weight))
+                factor = weight * streams[name][1] / scale
+                term = w.depthwise(streams[name][0], np.full((self.channels, 1, 1), factor))
             total = term if total is None else w.add(total, term)
-        return total
+        return total, scale
 
-    def _up(self, module: Up, x: str, weight: float, frames: int) -> str:
+    def _up(self, module: Up, streams: dict[str, Stream], weight: float, frames: int) -> str:
         w, (factor, channels) = self.writer, module.offset.shape
-        copies = np.full((channels, 1, 1, factor), weight)
+        x, scale = streams[module.source]
+        copies = np.full((channels, 1, 1, factor), weight * scale)
         x = w.transposed_conv(x, copies, strides=(1, factor), group=channels)
         offset = np.tile(module.offset.T * weight, (1, frames // factor))
         return w.add(x, w.weight(offset[None, :, None].astype(np.float32), "offset"))
 
-    def _out(self, x: str) -> None:
-        w, out = self.writer, self.encoder.out
-        y = w.linear(x, out.weight, out.bias)
+    def _out(self, stream: Stream) -> None:
+        w = self.writer
+        y = self._into(stream[0], self.encoder.out, stream[1])
         _, frames, size = self.graph.shape(self.contract.encoder_out)
         y = w.reshape(y, (1, size, frames))
         w.transpose(y, (0, 2, 1), output=self.contract.encoder_out)
@@ -427,33 +467,45 @@ class _Native:
         w.split(means, self.stacks, 0, self.outputs("mean"))
 
     def _new_attention_caches(self) -> None:
-        w = self.writer
-        rest = w.split(self.natural, self.cuts, 1)[1::2]
-        parts = [w.concat([new[kind] for new in self.new_caches], 3) for kind in range(3)]
-        new = w.split(w.transpose(w.concat(parts, 1), (0, 3, 2, 1)), self.frames, 1)
-        pieces = [piece for pair in zip(rest, new, strict=True) for piece in pair]
-        lefts = [sum(self.cuts[2 * i : 2 * i + 2]) for i in range(len(self.layers))]
-        stacks, begin = [], 0
-        for count in self.stacks:
-            stacks.append(sum(lefts[begin : begin + count]))
-            begin += count
+        w, heads, frames = self.writer, self.heads, self.frames
         sizes = [self.key_size, self.value_size, self.value_size]
-        whole = w.split(w.concat(pieces, 1), stacks, 1)
-        names = zip(*(self.outputs(kind) for kind in ("key", "value", "value2")), strict=True)
-        for stack, count, frames, outputs in zip(whole, self.stacks, stacks, names, strict=True):
-            stack = w.reshape(stack, (count, frames // count, 1, sum(sizes)))
-            w.split(stack, sizes, 3, outputs)
+        new = [w.concat([pair[i] for pair in self.new_caches], 3) for i in (0, 1)]
+        new = w.transpose(w.concat(new, 1), (2, 3, 0, 1))  # (1, all new frames, heads, sizes)
+        new = w.split(new, [size // heads for size in sizes], 3)
+        steps = zip(frames, self.lefts, strict=True)
+        cuts = [n for size, left in steps for n in (size, left - size)]
+        wholes = []
+        for old, part, size in zip(self.natural, new, sizes, strict=True):
+            part = w.split(w.reshape(part, (1, sum(frames), 1, size)), frames, 1)
+            rest = w.split(old, cuts, 1)[1::2]
+            wholes.append(w.concat([p for both in zip(rest, part, strict=True) for p in both], 1))
+        names = [self.outputs(kind) for kind in ("key", "value", "value2")]
+        if max(self.stacks) == 1:
+            for whole, outputs in zip(wholes, names, strict=True):
+                w.split(whole, self.lefts, 1, outputs)
+            return
+        ends = np.cumsum([0, *self.stacks])
+        stacks = [sum(self.lefts[a:b]) for a, b in pairwise(ends)]
+        pieces = w.split(w.concat(wholes, 3), stacks, 1)
+        for piece, count, total, outputs in zip(
+            pieces, self.stacks, stacks, zip(*names, strict=True), strict=True
+        ):
+            w.split(w.reshape(piece, (count, total // count, 1, sum(sizes))), sizes, 3, outputs)
 
     def _new_conv_caches(self) -> None:
-        w = self.writer
+        w, left = self.writer, self.kernel - 1
         places = [(number, which) for which in (0, 1) for number in range(len(self.layers))]
-        new = w.concat([self.new_conv[place] for place in places], 3)
-        new = iter(w.split(w.transpose(new, (0, 2, 1, 3)), self.frames * 2, 3))
-        frames = iter(self.frames * 2)
-        for kind in ("conv1", "conv2"):
-            for name, output, count in zip(
-                self.names(kind), self.outputs(kind), self.stacks, strict=True
-            ):
-                step = [next(frames) for _ in range(count)][0]
-                kept = w.slice(name, step, self.kernel - 1, 3)
-                w.concat([kept, w.concat([next(new) for _ in range(count)], 0)], 3, output)
+        pieces = []
+        for kept, place in zip(self.kept_conv, places, strict=True):
+            pieces += [kept, self.new_conv[place]]
+        whole = w.reshape(w.concat(pieces, 3), (1, self.channels, len(places), left))
+        whole = w.transpose(whole, (2, 0, 1, 3))
+        outputs = [*self.outputs("conv1"), *self.outputs("conv2")]
+        w.split(whole, [*self.stacks, *self.stacks], 0, outputs)
+
+
+def _by_head(linear: Linear, heads: int, scale: float) -> Linear:
+    """The weight (in, out) as (in, heads, out of a head), the bias as (heads, out of a head)."""
+    weight = (linear.weight * scale).reshape(linear.weight.shape[0], heads, -1)
+    bias = np.zeros(linear.weight.shape[1]) if linear.bias is None else linear.bias
+    return Linear(weight, bias.reshape(heads, -1).astype(np.float32))

@@ -63,7 +63,9 @@ _MEMORY = re.compile(r"^Total (Internal|Weight) Memory Size: ([\d.]+)\s*([KMG]?)
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
 
 
-def overhear(function: Callable[..., Any], **arguments) -> tuple[Any, "Listener"]:
+def overhear(
+    function: Callable[..., Any], again: bool = True, **arguments
+) -> tuple[Any, "Listener"]:
     """Call a function that builds, in a process of its own, and listen to the compiler.
 
     A compiler that does not end its messages is ended, and the function called again, to build
@@ -71,6 +73,7 @@ def overhear(function: Callable[..., Any], **arguments) -> tuple[Any, "Listener"
 
     Args:
         function: see `isolation.call`.
+        again: whether it is called again then; if not, `Flood` is raised.
         arguments: of the function.
 
     Returns:
@@ -83,6 +86,8 @@ def overhear(function: Callable[..., Any], **arguments) -> tuple[Any, "Listener"
     try:
         result = isolation.overhear(listener.hear, {LOG_LEVEL: TABLES}, function, **arguments)
     except Flood as flood:
+        if not again:
+            raise
         print(f"{flood}; building again without its messages", flush=True)
         listener = Listener()
         result = isolation.call(function, **arguments)

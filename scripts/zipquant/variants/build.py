@@ -30,9 +30,9 @@ from zipquant.toolkit import (
 )
 from zipquant.toolkit.platforms import Scheme
 from zipquant.toolkit.variant_folder import DATASET, ENCODER, LAYERS, TOOLKIT
-from zipquant.variants import float16_search
+from zipquant.variants import float16_search, preparation
 from zipquant.variants.histograms import RANGES, Histograms
-from zipquant.variants.record import Build
+from zipquant.variants.record import NATIVE_GRAPH, PLAIN_GRAPH, Build
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,8 @@ class Source:
     """What a variant is built from.
 
     Attributes:
-        model: the encoder's ONNX file, as `preparation` leaves it.
+        model: the encoder's ONNX file, as `preparation` leaves it, with the form that the compiler
+            likes beside it.
         contract: the file of its contract.
         dataset: dataset.txt of the calibration set; not used for float16.
         sample: the table of the set's rows; used with `Settings.rows` alone.
@@ -75,6 +76,8 @@ class Settings:
         rows: how many rows of the calibration set to take; None for all.
         mixed_precision: the fields of `float16_search.Target`: layers are searched that must stay
             in float16; None for no search.
+        npu_native: whether the encoder is built in the form that the compiler makes few layers of,
+            where it has one and the toolkit takes it.
     """
 
     dtype: str
@@ -84,6 +87,7 @@ class Settings:
     running_mean: str = "float16"
     rows: int | None = None
     mixed_precision: Mapping[str, Any] | None = None
+    npu_native: bool = False
 
     @property
     def is_quantized(self) -> bool:
@@ -155,17 +159,37 @@ def build_variant(work: str | Path, platform: str, source: Source, settings: Set
         taken = work / TOOLKIT / DATASET
         take_rows(source.dataset, source.sample, settings.rows, taken)
         source = replace(source, dataset=taken)
-    build, log = compiler_log.overhear(
+    overhear = partial(
+        compiler_log.overhear,
         _build,
         work=work,
         scheme=Scheme(platform, settings.dtype, settings.algorithm, settings.method),
         contract=contract,
-        source=source,
         settings=settings,
     )
+    build, log = _build_either(overhear, source, settings)
     log.table(work / ENCODER).write(work / LAYERS)
     build.save(work)
     return build
+
+
+def _build_either(
+    overhear: Callable[..., tuple[Build, compiler_log.Listener]], source: Source, settings: Settings
+) -> tuple[Build, compiler_log.Listener]:
+    """Build the graph that the compiler likes, or the other where there is none or it fails."""
+    reason = None
+    if settings.npu_native:
+        reason = preparation.why_not_native(source.model)
+        if reason is None:
+            native = replace(source, model=Path(source.model).with_name(preparation.NATIVE))
+            try:
+                build, log = overhear(source=native, again=False)
+                return replace(build, graph=NATIVE_GRAPH), log
+            except ToolkitError as error:
+                reason = str(error)
+                print(f"warning: built without npu_native, with which {reason}", file=sys.stderr)
+    build, log = overhear(source=source)
+    return replace(build, graph=PLAIN_GRAPH, plain_because=reason), log
 
 
 class _Float16Layers:

@@ -6,7 +6,8 @@ from pathlib import Path
 from zipquant.model.contract import Contract
 from zipquant.toolkit.rknn_toolkit import Board, Simulator
 from zipquant.toolkit.variant_folder import ENCODER
-from zipquant.variants.record import Build
+from zipquant.variants import preparation
+from zipquant.variants.record import NATIVE_GRAPH, Build
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ def open_encoder(
 
     Args:
         folder: the variant's folder.
-        prepared: the ONNX file that it was built from.
+        prepared: the ONNX file as `preparation` leaves it, with the other form beside it.
         contract: the model's contract.
         place: where it runs; None for the simulator.
 
@@ -40,4 +41,7 @@ def open_encoder(
     build.check(folder)
     if place.target:
         return Board(folder / ENCODER, contract, place.target, place.device_id)
-    return Simulator(Path(prepared), contract, folder, build.scheme())
+    model = Path(prepared)
+    if build.graph == NATIVE_GRAPH:
+        model = model.with_name(preparation.NATIVE)
+    return Simulator(model, contract, folder, build.scheme())

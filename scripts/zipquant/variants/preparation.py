@@ -14,9 +14,14 @@ from zipquant.errors import UserError
 from zipquant.jobs import files
 from zipquant.model.contract import Contract
 from zipquant.model.streaming import OnnxEncoder
+from zipquant.rewrites import npu_native
+from zipquant.rewrites.equality import TOLERANCE, error
 
-TOLERANCE = 1e-5
-"""Largest error that a rewrite may make; see `error`. Float32 itself has 6e-8 in each operation."""
+NATIVE = "native.onnx"
+"""The encoder in the form that the compiler likes, beside the one that is merely prepared."""
+
+VERDICT = "native.json"
+"""Beside both: whether there is such a form, and why not."""
 
 
 def fix_batch(model: onnx.ModelProto, contract: Contract) -> onnx.ModelProto:
@@ -115,6 +120,9 @@ def prepare(
 ) -> None:
     """Rewrite the encoder; `prove` tells whether it still computes the same.
 
+    Beside the result, `NATIVE` is written, and `VERDICT`: `reason` is why `NATIVE` is no more than
+    the same again, null where it is more.
+
     Args:
         model: the encoder's ONNX file.
         contract_file: its contract.
@@ -124,10 +132,35 @@ def prepare(
     Raises:
         UserError: a rewrite cannot be done.
     """
-    steps = list(_rewritten(model, Contract.load(contract_file), rewrites))
+    contract, output = Contract.load(contract_file), Path(output)
+    steps = list(_rewritten(model, contract, rewrites))
     current = steps[-1][1] if steps else onnx.load(model)
     with files.atomic(output) as temporary:
         onnx.save(current, temporary)
+    native, reason = _native(model, contract)
+    with files.atomic(output.with_name(NATIVE)) as temporary:
+        onnx.save(current if reason else native, temporary)
+    files.write_json(output.with_name(VERDICT), {"reason": reason})
+
+
+def _native(model: str | Path, contract: Contract) -> tuple[onnx.ModelProto, str | None]:
+    original = onnx.load(model)
+    try:
+        folded = fold_constants(fix_batch(onnx.load(model), contract), contract)
+    except UserError as failure:
+        return original, str(failure)
+    folded = drop_unused(folded, contract)
+    folded.metadata_props.extend(original.metadata_props)
+    return npu_native.rewrite(folded, contract)
+
+
+def why_not_native(prepared: str | Path) -> str | None:
+    """Return why the encoder has no form that the compiler likes; None where it has one.
+
+    Args:
+        prepared: what `prepare` has written.
+    """
+    return files.read_json(Path(prepared).with_name(VERDICT))["reason"]
 
 
 def prove(
@@ -148,7 +181,8 @@ def prove(
         rewrites: which of `REWRITES` were done, by name.
         record_file: the JSON file to write: the hash of the result, the number of `rows`, and for
             each rewrite done in `rewrites` the `nodes` and `weights` that it has left, and its
-            `error`, see `error`.
+            `error`, see `equality.error`; in `native` the same of `NATIVE`, and the `reason` why it
+            is no more than the same again.
 
     Raises:
         UserError: a rewrite changes what the model computes.
@@ -175,6 +209,21 @@ def prove(
                 "weights": len(current.graph.initializer),
                 "error": found,
             }
+    record["native"] = files.read_json(Path(prepared).with_name(VERDICT))
+    if native := native_of(prepared):
+        found = error(expected, _run(native, contract, rows))
+        if not found <= TOLERANCE:
+            raise UserError(
+                f"npu_native changes what {model} computes: its largest error is {found:.2g} of "
+                f"the largest value, and {TOLERANCE:g} is allowed: set npu_native of the variants "
+                "to false"
+            )
+        graph = onnx.load(native).graph
+        record["native"] |= {
+            "nodes": len(graph.node),
+            "weights": len(graph.initializer),
+            "error": found,
+        }
     files.write_json(record_file, {"sha256": files.sha256(prepared), **record})
 
 
@@ -189,37 +238,6 @@ def _rewritten(
             del current.metadata_props[:]
             current.metadata_props.extend(original.metadata_props)
             yield name, current
-
-
-def error(expected: list[list[np.ndarray]], got: list[list[np.ndarray]]) -> float:
-    """Return the largest error of two models' outputs, relative to the scale of each output.
-
-    For each output, the largest absolute difference in all rows is divided by the largest absolute
-    value of the expected output in all rows (by 1 where that is all zeros); the largest of these is
-    returned. Integer outputs that differ at all count as infinitely wrong, as does what is NaN in
-    one of both.
-
-    Args:
-        expected: outputs of the original by row.
-        got: outputs of the rewritten model by row, in the same order.
-    """
-    worst = 0.0
-    for a, b in zip(
-        map(np.stack, zip(*expected, strict=True)),
-        map(np.stack, zip(*got, strict=True)),
-        strict=True,
-    ):
-        if a.shape != b.shape or a.dtype != b.dtype:
-            return float("inf")
-        if np.issubdtype(a.dtype, np.integer):
-            if not np.array_equal(a, b):
-                return float("inf")
-            continue
-        difference = float(np.abs(a - b).max(initial=0.0))
-        if np.isnan(difference):
-            return float("inf")
-        worst = max(worst, difference / (float(np.abs(a).max(initial=0.0)) or 1.0))
-    return worst
 
 
 def _run(

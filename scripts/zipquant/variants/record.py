@@ -8,6 +8,9 @@ from zipquant.jobs import files
 from zipquant.toolkit.platforms import Scheme
 from zipquant.toolkit.variant_folder import BUILD, ENCODER
 
+NATIVE_GRAPH, PLAIN_GRAPH = "native", "plain"
+"""Which of the encoder's two graphs a variant was built from."""
+
 
 @dataclass(frozen=True)
 class Build:
@@ -23,6 +26,8 @@ class Build:
         method: what shares a scale in the weights; of a quantized variant.
         io_dtype: type of its inputs and outputs; of a quantized variant.
         rows: how many rows it was calibrated with; None for all.
+        graph: `native` where it was built from `preparation.NATIVE`, else `plain`.
+        plain_because: why it is `plain` though `npu_native` was set, one line.
         running_mean: how its running means are computed; None if it has none.
         running_means: the outputs that are running means.
         cumulative_sums: nodes that the toolkit has left as cumulative sums.
@@ -47,6 +52,8 @@ class Build:
     method: str | None = None
     io_dtype: str | None = None
     rows: int | None = None
+    graph: str | None = None
+    plain_because: str | None = None
     running_mean: str | None = None
     running_means: list[str] | None = None
     cumulative_sums: list[str] | None = None
