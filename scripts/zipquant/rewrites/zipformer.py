@@ -178,6 +178,10 @@ def match(graph: Graph, encoder_out: str) -> Encoder:
     return _Matcher(graph).encoder(encoder_out)
 
 
+class _UnknownStream(Mismatch):
+    """None of the forms of `_Matcher.stream` fits."""
+
+
 class _Matcher:
     def __init__(self, graph: Graph):
         self.graph = graph
@@ -189,18 +193,23 @@ class _Matcher:
 
     def stream(self, name: str) -> str:
         """Read what makes a stream (frames, 1, channels), and all before it."""
+        if name in self.graph.weights or name in self.graph.inputs:
+            raise Mismatch(f"{name} is no stream")
         if name in self.modules:
             return name
         reasons = []
         for form in (self.layer, self.embedding, self.mix, self.up, self.down):
             try:
                 module = form(name)
+            except _UnknownStream:
+                # This one fits; what it reads does not.
+                raise
             except Mismatch as mismatch:
-                reasons.append(f"{form.__name__}: {mismatch}")
+                reasons.append(f"no {form.__name__}, as {mismatch}")
                 continue
             self.modules[name] = module
             return name
-        raise Mismatch(f"what makes {name} is not known: {'; '.join(reasons)}")
+        raise _UnknownStream(f"{name} is {'; '.join(reasons)}")
 
     def linear(self, name: str) -> tuple[str, Linear]:
         """MatMul or 1x1 Conv with a weight, with or without a bias: what it reads, and itself."""
@@ -237,7 +246,7 @@ class _Matcher:
             try:
                 source, found = branch(self.graph.peel(other))
             except Mismatch as mismatch:
-                reason = mismatch
+                reason = reason or mismatch
                 continue
             if self.graph.peel(source) == self.graph.peel(x):
                 return x, found
@@ -262,6 +271,16 @@ class _Matcher:
     def layer(self, name: str) -> Layer:
         source, normed, bypass = self.mean_of_two(name)
         x, eps = self.norm(normed)
+        try:
+            return self.modules_of(x, source, eps, bypass)
+        except _UnknownStream:
+            raise
+        except Mismatch as mismatch:
+            raise _UnknownStream(f"in the layer that ends in {name}, {mismatch}") from None
+
+    def modules_of(self, x: str, source: str, eps: float, bypass: float) -> Layer:
+        """Read a layer from what its norm reads back to its source."""
+        end = x
         x, feed_forward3 = self.residual(x, self.feed_forward)
         x, conv2 = self.residual(x, self.convolution)
         x, (values2, softmax) = self.residual(x, self.values)
@@ -269,14 +288,14 @@ class _Matcher:
         x, conv1 = self.residual(x, self.convolution)
         x, (values, again) = self.residual(x, self.values)
         if softmax != again:
-            raise Mismatch(f"the values before {name} have two kinds of attention weights")
+            raise Mismatch(f"the two values before {end} have different attention weights")
         pooled, attention = self.attention(softmax)
         if self.graph.peel(pooled) != self.graph.peel(x):
-            raise Mismatch(f"the attention weights of {name} are of another layer")
+            raise Mismatch(f"the attention weights of {x} are of another layer")
         x, pooling = self.residual(x, self.pooling)
         x, feed_forward1 = self.residual(x, self.feed_forward)
         if self.graph.peel(x) != self.graph.peel(source):
-            raise Mismatch(f"{name} goes around something that is no layer")
+            raise Mismatch(f"the bypass of {end} does not begin at {x}")
         return Layer(
             source=self.stream(self.graph.peel(source)),
             frames=attention.positions.shape[2],

@@ -80,6 +80,9 @@ class _Native:
         self.key_size = first.attention.key.weight.shape[1]
         self.value_size = first.values.proj.weight.shape[1]
         self.kernel = first.conv1.depthwise.shape[1]
+        self.half = (self.kernel + 1) // 2
+        self.odd = 2 * self.half - self.kernel
+        self.lefts = [layer.attention.positions.shape[3] - layer.frames for layer in self.layers]
         self._check()
 
     def _states(self, kind: str) -> list[tuple[str, int]]:
@@ -113,6 +116,7 @@ class _Native:
         if len(counts) != 1:
             raise Mismatch("states of different kinds are stacked in different ways")
         self.stacks = counts.pop()
+        self.stacked = max(self.stacks) > 1
         known = {name for states in self.states.values() for name, _ in states}
         others = {state.tensor.name for state in self.contract.states} - known
         if others:
@@ -198,56 +202,64 @@ class _Native:
         self.inverse = w.split(inverse, frames, 3)
         self.before = w.split(before, frames, 3)
 
-    def _conv_caches(self) -> list[tuple[str, str]]:
-        """For each convolution (first of all layers, then second) what its kernel's rows see.
+    def _conv_caches(self) -> dict[tuple[int, int], tuple[str, str]]:
+        """For each convolution (layer, first or second) what its kernel's rows see.
 
         A kernel above `LARGEST_KERNEL` is laid in two rows. The first row sees the frames before
         those of the second, all from the cache, with a zero in front where the kernel is odd.
         """
-        w, kernel, channels = self.writer, self.kernel, self.channels
-        number = 2 * len(self.layers)
-        self.half = half = (kernel + 1) // 2
-        self.odd = odd = 2 * half - kernel
-        left = kernel - 1
-        caches = w.concat([*self.names("conv1"), *self.names("conv2")], 0)
-        zero = w.weight(np.zeros((number, 1, channels, odd), np.float32), "zero")
+        w, channels, left = self.writer, self.channels, self.kernel - 1
+        self._order_conv_caches()
+        number = len(self.conv_order)
+        half, odd = self.half, self.odd
+        caches = w.concat([name for name, _ in self.conv_states], 0)
         if odd:
+            zero = w.weight(np.zeros((number, 1, channels, odd), np.float32), "zero")
             caches = w.concat([zero, caches], 3)
         width = left + odd
-        caches = w.reshape(w.transpose(caches, (1, 2, 0, 3)), (1, channels, 1, number * width))
-        firsts, seconds, thirds = [], [], []
-        for frames in self.frames * 2:
-            thirds += [frames + odd, left - frames]
-            first = frames + half - 1
+        self.old_conv = w.transpose(caches, (1, 2, 0, 3))  # (1, channels, convolutions, width)
+        caches = w.reshape(self.old_conv, (1, channels, 1, number * width))
+        firsts, seconds = [], []
+        for layer, _ in self.conv_order:
+            first = self.frames[layer] + half - 1
             firsts += [first] + ([width - first] if width > first else [])
             seconds += [half, width - half]
-        self.kept_conv = w.split(caches, thirds, 3)[1::2]
-        first = iter(w.split(caches, firsts, 3))
-        second = iter(w.split(caches, seconds, 3))
-        found = []
-        for frames in self.frames * 2:
-            one = next(first)
-            if width > frames + half - 1:
+        first, second = iter(w.split(caches, firsts, 3)), iter(w.split(caches, seconds, 3))
+        found = {}
+        for place in self.conv_order:
+            row = next(first)
+            if width > self.frames[place[0]] + half - 1:
                 next(first)
             next(second)
-            found.append((one, next(second)))
+            found[place] = row, next(second)
         return found
+
+    def _order_conv_caches(self) -> None:
+        """Order states and convolutions so that those of equally many frames are together."""
+        ends = list(pairwise(np.cumsum([0, *self.stacks])))
+        stacks = sorted(range(len(ends)), key=lambda stack: -self.frames[ends[stack][0]])
+        self.conv_states, self.conv_order = [], []
+        for _, group in groupby(stacks, key=lambda stack: self.frames[ends[stack][0]]):
+            members = list(group)
+            for which, kind in enumerate(("conv1", "conv2")):
+                for stack in members:
+                    self.conv_states.append(self.states[kind][stack])
+                    self.conv_order += [(layer, which) for layer in range(*ends[stack])]
 
     def _attention_caches(self) -> list[tuple[str, str]]:
         """For each layer its keys and values (heads, both, 1, frames before), and second values."""
         w, heads = self.writer, self.heads
         sizes = [self.key_size, self.value_size, self.value_size]
         kinds = ("key", "value", "value2")
-        if max(self.stacks) == 1:
-            parts = [w.concat(self.names(kind), 1) for kind in kinds]
-        else:
+        if self.stacked:
             stacks = [
                 w.reshape(w.concat(names, 3), (1, -1, 1, sum(sizes)))
                 for names in zip(*(self.names(kind) for kind in kinds), strict=True)
             ]
-            parts = w.split(w.concat(stacks, 1), sizes, 3)
-        self.natural = parts  # (1, all frames, 1, size) of each kind
-        self.lefts = [layer.attention.positions.shape[3] - layer.frames for layer in self.layers]
+            self.old = [w.concat(stacks, 1)]  # (1, all frames, 1, all kinds)
+            parts = w.split(self.old[0], sizes, 3)
+        else:
+            self.old = parts = [w.concat(self.names(kind), 1) for kind in kinds]
         per_head = [size // heads for size in sizes]
         parts = [
             w.reshape(part, (1, sum(self.lefts), heads, size))
@@ -362,10 +374,10 @@ class _Native:
     def _convolution(
         self, module: Convolution, x: str, scale: float, place: tuple[int, int], caches
     ) -> str:
-        w, number = self.writer, place[0]
+        w = self.writer
         new = w.gated(self._into(x, module.gate, scale), self.channels)
         self.new_conv[place] = new
-        first, second = caches[place[1] * len(self.layers) + number]
+        first, second = caches[place]
         rows = w.concat([first, w.concat([second, new], 3)], 2)
         weight = np.zeros((self.channels, 2 * self.half), np.float32)
         weight[:, self.odd :] = module.depthwise
@@ -472,36 +484,52 @@ class _Native:
         new = [w.concat([pair[i] for pair in self.new_caches], 3) for i in (0, 1)]
         new = w.transpose(w.concat(new, 1), (2, 3, 0, 1))  # (1, all new frames, heads, sizes)
         new = w.split(new, [size // heads for size in sizes], 3)
-        steps = zip(frames, self.lefts, strict=True)
-        cuts = [n for size, left in steps for n in (size, left - size)]
-        wholes = []
-        for old, part, size in zip(self.natural, new, sizes, strict=True):
-            part = w.split(w.reshape(part, (1, sum(frames), 1, size)), frames, 1)
-            rest = w.split(old, cuts, 1)[1::2]
-            wholes.append(w.concat([p for both in zip(rest, part, strict=True) for p in both], 1))
-        names = [self.outputs(kind) for kind in ("key", "value", "value2")]
-        if max(self.stacks) == 1:
-            for whole, outputs in zip(wholes, names, strict=True):
-                w.split(whole, self.lefts, 1, outputs)
+        new = [
+            w.reshape(part, (1, sum(frames), 1, size))
+            for part, size in zip(new, sizes, strict=True)
+        ]
+        outputs = [self.outputs(kind) for kind in ("key", "value", "value2")]
+        if not self.stacked:
+            for old, part, names in zip(self.old, new, outputs, strict=True):
+                w.split(self._shifted(old, part), self.lefts, 1, names)
             return
+        whole = self._shifted(self.old[0], w.concat(new, 3))
         ends = np.cumsum([0, *self.stacks])
-        stacks = [sum(self.lefts[a:b]) for a, b in pairwise(ends)]
-        pieces = w.split(w.concat(wholes, 3), stacks, 1)
-        for piece, count, total, outputs in zip(
-            pieces, self.stacks, stacks, zip(*names, strict=True), strict=True
+        totals = [sum(self.lefts[a:b]) for a, b in pairwise(ends)]
+        for piece, count, total, names in zip(
+            w.split(whole, totals, 1),
+            self.stacks,
+            totals,
+            zip(*outputs, strict=True),
+            strict=True,
         ):
-            w.split(w.reshape(piece, (count, total // count, 1, sum(sizes))), sizes, 3, outputs)
+            w.split(w.reshape(piece, (count, total // count, 1, sum(sizes))), sizes, 3, names)
+
+    def _shifted(self, old: str, new: str) -> str:
+        """The frames before of each layer (axis 1) but its first, and then its new ones."""
+        w, steps = self.writer, zip(self.frames, self.lefts, strict=True)
+        cuts = [count for size, left in steps for count in (size, left - size)]
+        kept, new = w.split(old, cuts, 1)[1::2], w.split(new, self.frames, 1)
+        return w.concat([part for both in zip(kept, new, strict=True) for part in both], 1)
 
     def _new_conv_caches(self) -> None:
+        """All caches without their first frames, and then the new ones; by number of frames.
+
+        One Split into the pieces of all layers would do for a few of them. With twenty the compiler
+        loses itself in the layouts of pieces that go from a Split into a Concat.
+        """
         w, left = self.writer, self.kernel - 1
-        places = [(number, which) for which in (0, 1) for number in range(len(self.layers))]
-        pieces = []
-        for kept, place in zip(self.kept_conv, places, strict=True):
-            pieces += [kept, self.new_conv[place]]
-        whole = w.reshape(w.concat(pieces, 3), (1, self.channels, len(places), left))
-        whole = w.transpose(whole, (2, 0, 1, 3))
-        outputs = [*self.outputs("conv1"), *self.outputs("conv2")]
-        w.split(whole, [*self.stacks, *self.stacks], 0, outputs)
+        groups, wholes = [], []
+        for frames, group in groupby(self.conv_order, key=lambda place: self.frames[place[0]]):
+            groups.append((frames, list(group)))
+        olds = w.split(self.old_conv, [len(group) for _, group in groups], 2)
+        for old, (frames, group) in zip(olds, groups, strict=True):
+            kept = w.slice(old, self.odd + frames, self.odd + left, 3)
+            new = w.concat([self.new_conv[place] for place in group], 2)
+            wholes.append(w.concat([kept, new], 3))
+        whole = w.transpose(w.concat(wholes, 2), (2, 0, 1, 3))
+        counts = [count for _, count in self.conv_states]
+        w.split(whole, counts, 0, [self.next[name] for name, _ in self.conv_states])
 
 
 def _by_head(linear: Linear, heads: int, scale: float) -> Linear:

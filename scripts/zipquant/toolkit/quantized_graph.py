@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import yaml
 from google.protobuf.message import DecodeError
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from zipquant.errors import UserError
 from zipquant.jobs import files
@@ -34,6 +34,8 @@ WEIGHTLESS = {
         "Expand",
         "Gather",
         "Mul",
+        "Pad",
+        "Pow",
         "Reciprocal",
         "Reshape",
     ),
@@ -145,7 +147,12 @@ class Graph:
         return node.op_type == CONVERT and node.input[0] not in self.producers
 
     def _cone(self, output: str) -> list[str]:
-        """Tensors from an output back to a cumulative sum; none if there are weights on the way."""
+        """Tensors from an output back to a cumulative sum; none if there are weights on the way.
+
+        A matrix that picks entries is no weight in this sense. What comes from the states alone,
+        such as the part of the mean that was there before, belongs to the mean with all it is made
+        of.
+        """
         cone: dict[str, None] = {}
         todo, sums = [output], 0
         while todo:
@@ -156,19 +163,50 @@ class Graph:
             cone[name] = None
             if self._is_cumulative_sum(node):
                 sums += 1
-            elif node.op_type in WEIGHTLESS:
+            elif node.op_type in WEIGHTLESS or self._selects(node) or not self._hears(node):
                 todo += node.input
             else:
                 return []
         return list(cone) if sums else []
 
+    def _hears(self, node: onnx.NodeProto) -> bool:
+        """Whether a node depends on the features, which are the first input."""
+        todo, seen = list(node.input), set()
+        while todo:
+            name = todo.pop()
+            if name == self.inputs[0]:
+                return True
+            if name in self.producers and name not in seen:
+                seen.add(name)
+                todo += self.producers[name].input
+        return False
+
+    def _selects(self, node: onnx.NodeProto) -> bool:
+        """Whether it is a 1x1 convolution that picks channels as they are."""
+        if node.op_type != "Conv" or node.input[1] not in self.weights or len(node.input) > 2:
+            return False
+        weight = numpy_helper.to_array(self.weights[node.input[1]])
+        weight = weight.reshape(weight.shape[0], -1)
+        return bool(
+            (np.count_nonzero(weight, axis=1) == 1).all() and (weight.max(axis=1) == 1).all()
+        )
+
     def _is_cumulative_sum(self, node: onnx.NodeProto) -> bool:
-        """Whether it is a 1x1 convolution with a triangle of ones, the toolkit's CumSum."""
+        """Whether it is the toolkit's CumSum, or that of `rewrites`.
+
+        The one is a 1x1 convolution with a triangle of ones; the other sums each channel over all
+        frames before, by equal weights and as much padding in front.
+        """
         if node.op_type == "CumSum":  # in a graph that the toolkit has not rewritten
             return True
         if node.op_type != "Conv" or node.input[1] not in self.weights:
             return False
         shape = tuple(self.weights[node.input[1]].dims)
+        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        if attributes.get("group", 1) == shape[0] and shape[-1] > 1:
+            weight = numpy_helper.to_array(self.weights[node.input[1]])
+            before = list(attributes.get("pads", [])) == [0, shape[-1] - 1, 0, 0]
+            return before and bool((weight == weight.flat[0]).all())
         if len(shape) < 2 or shape[0] != shape[1] or np.prod(shape[2:]) != 1:
             return False
         weight = numpy_helper.to_array(self.weights[node.input[1]]).reshape(shape[:2])

@@ -137,19 +137,26 @@ def prepare(
     current = steps[-1][1] if steps else onnx.load(model)
     with files.atomic(output) as temporary:
         onnx.save(current, temporary)
-    native, reason = _native(model, contract)
+    rewritten, reason = native(model, contract)
     with files.atomic(output.with_name(NATIVE)) as temporary:
-        onnx.save(current if reason else native, temporary)
+        onnx.save(current if reason else rewritten, temporary)
     files.write_json(output.with_name(VERDICT), {"reason": reason})
 
 
-def _native(model: str | Path, contract: Contract) -> tuple[onnx.ModelProto, str | None]:
+def native(model: str | Path, contract: Contract) -> tuple[onnx.ModelProto, str | None]:
+    """Return the encoder in the form that the compiler likes; see `npu_native.rewrite`.
+
+    Args:
+        model: the encoder's ONNX file.
+        contract: its contract.
+    """
     original = onnx.load(model)
     try:
         folded = fold_constants(fix_batch(onnx.load(model), contract), contract)
     except UserError as failure:
         return original, str(failure)
     folded = drop_unused(folded, contract)
+    del folded.metadata_props[:]
     folded.metadata_props.extend(original.metadata_props)
     return npu_native.rewrite(folded, contract)
 
@@ -210,15 +217,15 @@ def prove(
                 "error": found,
             }
     record["native"] = files.read_json(Path(prepared).with_name(VERDICT))
-    if native := native_of(prepared):
-        found = error(expected, _run(native, contract, rows))
+    if other := native_of(prepared):
+        found = error(expected, _run(other, contract, rows))
         if not found <= TOLERANCE:
             raise UserError(
                 f"npu_native changes what {model} computes: its largest error is {found:.2g} of "
                 f"the largest value, and {TOLERANCE:g} is allowed: set npu_native of the variants "
                 "to false"
             )
-        graph = onnx.load(native).graph
+        graph = onnx.load(other).graph
         record["native"] |= {
             "nodes": len(graph.node),
             "weights": len(graph.initializer),
