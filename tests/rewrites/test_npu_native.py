@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 import pytest
 
-from conftest import DEMO_MODEL, ROOT, tiny_ctc, tiny_encoder
+from helpers.models import tiny_ctc, tiny_encoder
+from helpers.places import DEMO_MODEL, ROOT
 from zipquant.audio import features
 from zipquant.model import contract as contracts
 from zipquant.rewrites import equality, npu_native

@@ -216,8 +216,9 @@ def prove(
                 "weights": len(current.graph.initializer),
                 "error": found,
             }
-    record["native"] = files.read_json(Path(prepared).with_name(VERDICT))
-    if other := native_of(prepared):
+    record["native"] = {"reason": why_not_native(prepared)}
+    if record["native"]["reason"] is None:
+        other = Path(prepared).with_name(NATIVE)
         found = error(expected, _run(other, contract, rows))
         if not found <= TOLERANCE:
             raise UserError(
