@@ -139,6 +139,12 @@ class Layer:
         """Frames of a chunk, at this layer's rate."""
         return self.attention.positions.shape[2]
 
+    @property
+    def caches(self) -> tuple[str, ...]:
+        """The states of the layer."""
+        modules = (self.nonlin, self.values1, self.conv1, self.values2, self.conv2)
+        return (self.attention.cache, *(module.cache for module in modules))
+
 
 @dataclass(frozen=True)
 class Conv2d:

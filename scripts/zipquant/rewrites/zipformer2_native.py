@@ -16,6 +16,7 @@ from zipquant.rewrites import fixed_shapes, zipformer2
 from zipquant.rewrites.channels_first import Writer
 from zipquant.rewrites.graph import Graph, Mismatch
 from zipquant.rewrites.zipformer import Linear
+from zipquant.rewrites.zipformer2_caches import Cache, Caches
 
 KERNEL = 16
 """The widest kernel that the compiler does not split."""
@@ -46,6 +47,15 @@ class _Emitter:
         self.masks: dict[str, str] = {}
         self.next = {state.tensor.name: state.next_output for state in contract.states}
         self.shapes = {state.tensor.name: state.tensor.shape for state in contract.states}
+        self.layers = [m for m in encoder.modules.values() if isinstance(m, zipformer2.Layer)]
+        self.caches = Caches(
+            self.writer,
+            [
+                Cache(name, self.next.pop(name), self.shapes[name], layer.frames)
+                for layer in self.layers
+                for name in layer.caches
+            ],
+        )
 
     def model(self, original: onnx.ModelProto) -> onnx.ModelProto:
         counters = [s.tensor for s in self.contract.states if not s.tensor.dtype.startswith("f")]
@@ -58,6 +68,7 @@ class _Emitter:
             number = numbers[kind] = numbers.get(kind, -1) + 1
             with self.writer.scope(f"{kind}.{number}" if kind != "embedding" else kind):
                 self.streams[name] = getattr(self, kind)(module)
+        self.caches.write()
         with self.writer.scope("out"):
             self.out()
         if self.next:
@@ -71,11 +82,9 @@ class _Emitter:
             zero = {counter: np.zeros(self.shapes[counter], dtype)}
             step = fixed_shapes.run(self.folded, [output], zero)[0].astype(dtype)
             writer.op("Add", counter, writer.weight(step, "step"), output=output)
-            layers = [m for m in self.encoder.modules.values() if isinstance(m, zipformer2.Layer)]
-            kinds = {(m.attention.mask, m.attention.heads) for m in layers if m.attention.mask}
-            full = max(
-                self.shapes[m.attention.cache][0] * layers[0].frames // m.frames for m in layers
-            )
+            kinds = {(m.attention.mask, m.attention.heads) for m in self.layers if m.attention.mask}
+            rate = self.layers[0].frames
+            full = max(self.shapes[m.attention.cache][0] * rate // m.frames for m in self.layers)
             for heads in sorted({heads for _, heads in kinds}):
                 names = sorted(mask for mask, count in kinds if count == heads)
                 self.mask(counter, dtype, names, heads, full)
@@ -89,7 +98,7 @@ class _Emitter:
             for i, masked in enumerate(fixed_shapes.run(self.folded, names, value)):
                 masked = masked.reshape(-1).astype(bool)
                 last[i] = np.where(masked, count, last[i] if count else -1)
-        joined = np.tile(np.concatenate(last), (heads, 1, 1, 1)).transpose(0, 1, 2, 3).astype(dtype)
+        joined = np.tile(np.concatenate(last), (heads, 1, 1, 1)).astype(dtype)
         flags = writer.op("LessOrEqual", counter, writer.weight(joined, "last_masked"))
         channel = writer.scaled(writer.op("Cast", flags, to=onnx.TensorProto.FLOAT), -MASKED)
         pieces = writer.split(channel, [len(part) for part in last], 3)
@@ -106,8 +115,7 @@ class _Emitter:
         whole = writer.concat([module.cache, x], 2)
         y = self.conv2d(self.conv2d(whole, module.depthwise), module.up, -module.swoosh.shift)
         y = self.conv2d(self.swoosh(y, module.swoosh, len(module.up.weight)), module.down)
-        first = next(m for m in self.encoder.modules.values() if isinstance(m, zipformer2.Layer))
-        frames = first.frames
+        frames = self.layers[0].frames
         writer.slice(whole, frames, frames + left, 2, output=self.next.pop(module.cache))
         y = writer.add(writer.slice(x, 0, frames, 2), y)
         y = writer.reshape(writer.transpose(y, [0, 1, 3, 2]), [1, channels * cache[3], 1, frames])
@@ -201,7 +209,7 @@ class _Emitter:
         query = writer.linear(x, weight.reshape(width, -1), bias.reshape(-1))
         query = writer.scaled(query, chosen.reshape(1, -1, 1, frames))
         query = writer.reshape(query, [heads, channels, frames])
-        keys = self.cached(attention.cache, self.linear(x, attention.key), frames)
+        keys = self.caches.join(attention.cache, self.linear(x, attention.key))
         table = attention.positions.transpose(0, 2, 1, 3).reshape(heads, -1, 1, length)
         parts = [writer.reshape(keys, [heads, own, 1, length]), writer.weight(table, "positions")]
         if masked:
@@ -234,7 +242,7 @@ class _Emitter:
         mix: Callable[[str], str],
     ) -> str:
         channels = module.proj.weight.shape[1]
-        whole = self.cached(module.cache, self.linear(x, module.proj), frames)
+        whole = self.caches.join(module.cache, self.linear(x, module.proj))
         values = self.writer.reshape(whole, [heads, channels // heads, -1])
         mixed = self.writer.reshape(mix(values), [1, channels, 1, frames])
         return self.writer.add(x, self.linear(mixed, module.out))
@@ -246,7 +254,7 @@ class _Emitter:
         channels = module.value.weight.shape[1]
         gate = writer.op("Tanh", self.linear(x, module.gate))
         new = writer.op("Mul", self.linear(x, module.value), gate)
-        whole = self.cached(module.cache, new, frames)
+        whole = self.caches.join(module.cache, new)
         first = [writer.slice(tensor, 0, 1, 0) for tensor in scored]
         mixed = self.mix(*first, writer.reshape(whole, [1, channels, -1]))
         mixed = writer.reshape(mixed, [1, channels, 1, frames])
@@ -258,7 +266,7 @@ class _Emitter:
         with writer.scope(name):
             channels = module.out.weight.shape[0]
             new = writer.gated(self.linear(x, module.gate), channels)
-            whole = self.cached(module.cache, new, frames)
+            whole = self.caches.join(module.cache, new)
             weight, bias = module.causal
             causal = writer.depthwise(whole, weight[:, None], bias - module.swoosh.shift)
             chunk = self.chunkwise(new, *module.chunk, frames)
@@ -278,28 +286,6 @@ class _Emitter:
         future = weight[..., reach:].copy()
         future[..., 0] = 0
         return self.writer.add(past, depthwise(x, future, pads=(0, 0, 0, reach)))
-
-    def cached(self, cache: str, new: str, frames: int) -> str:
-        """Join a chunk (1, channels, 1, frames) to a cache, and write the cache's next value."""
-        writer, shape = self.writer, self.shapes[cache]
-        output = self.next.pop(cache)
-        if shape[0] == 1 and len(shape) == 3:  # (1, channels, left)
-            left, channels = shape[2], shape[1]
-            whole = writer.concat([writer.reshape(cache, [1, channels, 1, left]), new], 3)
-            kept = writer.slice(whole, frames, frames + left, 3)
-            writer.reshape(kept, shape, output=output)
-            return whole
-        left, channels = shape[-2] if len(shape) == 4 else shape[0], shape[-1]
-        old = writer.reshape(cache, [1, left, 1, channels])
-        whole = writer.concat([writer.transpose(old, [0, 3, 2, 1]), new], 3)
-        kept = writer.slice(whole, frames, frames + left, 3)
-        if len(shape) == 4:
-            kept = writer.reshape(kept, [1, 1, channels, left])
-            writer.transpose(kept, [0, 1, 3, 2], output=output)
-        else:
-            kept = writer.reshape(kept, [1, channels, left])
-            writer.transpose(kept, [2, 0, 1], output=output)
-        return whole
 
     def down(self, module: zipformer2.Down) -> str:
         channels = self.width(module.source)
