@@ -109,11 +109,11 @@ class _Emitter:
         frames, bins = self.contract.x.shape[1:]
         x = writer.reshape(module.x, [1, 1, frames, bins])
         for conv, swoosh in module.convs:
-            x = self.swoosh(self.conv2d(x, conv, -swoosh.shift), swoosh, len(conv.weight))
+            x = self.swoosh(self.conv2d(x, conv), swoosh, len(conv.weight))
         cache = self.shapes[module.cache]
         channels, left = cache[1], cache[2]
         whole = writer.concat([module.cache, x], 2)
-        y = self.conv2d(self.conv2d(whole, module.depthwise), module.up, -module.swoosh.shift)
+        y = self.conv2d(self.conv2d(whole, module.depthwise), module.up)
         y = self.conv2d(self.swoosh(y, module.swoosh, len(module.up.weight)), module.down)
         frames = self.layers[0].frames
         writer.slice(whole, frames, frames + left, 2, output=self.next.pop(module.cache))
@@ -121,24 +121,24 @@ class _Emitter:
         y = writer.reshape(writer.transpose(y, [0, 1, 3, 2]), [1, channels * cache[3], 1, frames])
         return self.norm(self.linear(y, module.out), module.norm)
 
-    def conv2d(self, x: str, conv: zipformer2.Conv2d, shift: float = 0.0) -> str:
-        return self.writer.conv(
-            x, conv.weight, conv.bias + shift, conv.strides, conv.pads, conv.group
-        )
+    def conv2d(self, x: str, conv: zipformer2.Conv2d) -> str:
+        return self.writer.conv(x, conv.weight, conv.bias, conv.strides, conv.pads, conv.group)
 
-    def linear(self, x: str, linear: Linear, shift: float = 0.0) -> str:
-        """A linear layer, with a constant added to all of its outputs."""
-        bias = linear.bias
-        if bias is None and shift:
-            bias = np.zeros(linear.weight.shape[1], np.float32)
-        return self.writer.linear(x, linear.weight, None if bias is None else bias + shift)
+    def linear(self, x: str, linear: Linear) -> str:
+        return self.writer.linear(x, linear.weight, linear.bias)
 
     def swoosh(self, x: str, swoosh: zipformer2.Swoosh, channels: int) -> str:
-        """Swoosh of a tensor whose shift is in the bias of the layer before."""
+        """Swoosh; the compiler takes the shift into the bias of the convolution before it.
+
+        It is not put there here, because onnxruntime would then add the convolution up from the
+        shift, and lose digits.
+        """
+        writer = self.writer
+        shifted = writer.op("Sub", x, writer.weight(np.array(swoosh.shift, np.float32), "shift"))
         weight = np.full((channels, 1, 1), -swoosh.slope)
         bias = np.full(channels, -swoosh.slope * swoosh.shift - swoosh.offset)
-        straight = self.writer.depthwise(x, weight, bias)
-        return self.writer.add(self.writer.op("Softplus", x), straight)
+        straight = writer.depthwise(shifted, weight, bias)
+        return writer.add(writer.op("Softplus", shifted), straight)
 
     def norm(self, x: str, norm: zipformer2.BiasNorm) -> str:
         writer, channels = self.writer, norm.bias.size
@@ -177,7 +177,7 @@ class _Emitter:
 
     def feed_forward(self, name: str, module: zipformer2.FeedForward, x: str) -> str:
         with self.writer.scope(name):
-            up = self.linear(x, module.up, -module.swoosh.shift)
+            up = self.linear(x, module.up)
             y = self.swoosh(up, module.swoosh, module.up.weight.shape[1])
             return self.writer.add(x, self.linear(y, module.down))
 
@@ -268,7 +268,7 @@ class _Emitter:
             new = writer.gated(self.linear(x, module.gate), channels)
             whole = self.caches.join(module.cache, new)
             weight, bias = module.causal
-            causal = writer.depthwise(whole, weight[:, None], bias - module.swoosh.shift)
+            causal = writer.depthwise(whole, weight[:, None], bias)
             chunk = self.chunkwise(new, *module.chunk, frames)
             chunk = writer.scaled(chunk, module.scale[None, :, None])
             y = self.swoosh(writer.add(chunk, causal), module.swoosh, channels)
