@@ -50,7 +50,7 @@ def run_zeros(model: onnx.ModelProto, names: list[str]) -> list[np.ndarray]:
 def run(
     model: onnx.ModelProto, names: list[str], inputs: dict[str, np.ndarray]
 ) -> list[np.ndarray]:
-    """Return some of a model's tensors for given inputs; nodes that they do not need are left out."""
+    """Return some of a model's tensors for given inputs; other nodes are left out."""
     wanted, nodes = set(names), []
     for node in reversed(model.graph.node):
         if wanted & set(node.output):

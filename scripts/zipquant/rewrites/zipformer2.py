@@ -5,7 +5,7 @@ The encoder is read from its output back to the features. Modules are those of i
 speech recognition", 2023.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -288,6 +288,13 @@ class _Matcher:
         node = self.graph.producers.get(name)
         return node if node is not None and node.op_type == operator else None
 
+    def sort(self, pair: Sequence[str], operator: str) -> tuple[str, str]:
+        """Of two tensors, the one that comes from an operator, and the other."""
+        for first, second in (pair, pair[::-1]):
+            if self._made_by(self.graph.peel(first), operator) is not None:
+                return first, second
+        raise Mismatch(f"neither {pair[0]} nor {pair[1]} comes from {operator}")
+
     def linear(self, name: str) -> tuple[str, Linear]:
         """MatMul with a weight, with or without a bias: what it reads, and itself."""
         graph, bias = self.graph, None
@@ -428,18 +435,14 @@ class _Matcher:
         graph = self.graph
         x, out = self.linear(name)
         product = graph.node(graph.peel(x), "Mul")
-        for mixed, scale in (product.input, product.input[::-1]):
-            if self._made_by(graph.peel(mixed), "MatMul") is not None:
-                break
+        mixed, scale = self.sort(product.input, "MatMul")
         weights, values = graph.node(graph.peel(mixed), "MatMul").input
         softmax, axis, begin, end = graph.slice_of(graph.peel(weights))
         if (axis, begin, end) != (0, 0, 1):
             raise Mismatch(f"{name} does not go by the first head's attention weights")
         cache, new = self.cached(values)
         gated = graph.node(new, "Mul")
-        for value, gate in (gated.input, gated.input[::-1]):
-            if self._made_by(graph.peel(gate), "Tanh") is not None:
-                break
+        gate, value = self.sort(gated.input, "Tanh")
         x, gate = self.projection(graph.node(graph.peel(gate), "Tanh").input[0])
         _, value = self.projection(value)
         _, scale = self.projection(scale)
@@ -451,9 +454,7 @@ class _Matcher:
         if self._made_by(scores, "Where") is not None:
             mask, _, scores = graph.producers[scores].input
         scores = graph.node(graph.peel(scores), "Add")
-        for by_key, by_place in (scores.input, scores.input[::-1]):
-            if graph.node(graph.peel(by_place), "GatherElements", "MatMul").op_type != "MatMul":
-                break
+        by_place, by_key = self.sort(scores.input, "GatherElements")
         query, key = graph.node(graph.peel(by_key), "MatMul").input
         cache, new = self.cached(key)
         x, keys = self.projection(new)
@@ -473,20 +474,16 @@ class _Matcher:
         x, out = self.linear(name)
         x, swoosh = self.swoosh(graph.peel(x))
         parts = graph.node(graph.peel(x), "Add")
-        for causal, scaled in (parts.input, parts.input[::-1]):
-            if self._made_by(scaled, "Mul") is not None:
-                break
+        scaled, causal = self.sort(parts.input, "Mul")
         chunk, scale = graph.operands(scaled, "Mul")
         causal, chunk = graph.node(causal, "Conv"), graph.node(chunk, "Conv")
         cache, new = self.cached(causal.input[0])
         if self._made_by(new, "Where") is not None:  # padding, which a stream has none of
             new = graph.peel(graph.producers[new].input[2])
         product = graph.node(new, "Mul")
-        for value, gate in (product.input, product.input[::-1]):
-            if self._made_by(gate, "Sigmoid") is not None:
-                break
+        gate, value = self.sort(product.input, "Sigmoid")
         source, values = self.projection(value)
-        _, gates = self.projection(graph.node(gate, "Sigmoid").input[0])
+        _, gates = self.projection(graph.node(graph.peel(gate), "Sigmoid").input[0])
         channels = out.weight.shape[0]
         linear = Linear(
             np.concatenate([values.weight, gates.weight], 1),
@@ -557,9 +554,7 @@ class _Matcher:
         x, norm = self.norm(name)
         x, out = self.linear(x)
         branches = graph.node(graph.peel(x), "Add")
-        for sliced, branch in (branches.input, branches.input[::-1]):
-            if self._made_by(branch, "Conv") is not None:
-                break
+        branch, sliced = self.sort(branches.input, "Conv")
         x, down = self.conv2d(branch)
         x, swoosh = self.swoosh(x)
         x, up = self.conv2d(x)

@@ -17,7 +17,7 @@ class Cache:
     Attributes:
         name: the model's input.
         output: the model's output of its next value.
-        shape: (left, 1, channels), (1, 1, left, channels) or, of a convolution, (1, channels, left).
+        shape: (left, 1, channels) or (1, 1, left, channels); of a convolution (1, channels, left).
         frames: frames of a chunk where it is used.
     """
 
@@ -104,7 +104,7 @@ class Caches:
                 self._write(group)
 
     def _write(self, group: list[Cache]) -> None:
-        writer, channels = self._writer, group[0].channels
+        writer = self._writer
         parts = [part for cache in group for part in self._next[cache.name]]
         if group[0].by_frame:
             rows = writer.transpose(writer.concat(parts, 3), [0, 3, 2, 1])
