@@ -109,11 +109,13 @@ class _Emitter:
         frames, bins = self.contract.x.shape[1:]
         x = writer.reshape(module.x, [1, 1, frames, bins])
         for conv, swoosh in module.convs:
-            x = self.swoosh(self.conv2d(x, conv), swoosh, len(conv.weight))
+            x = self.shifted(self.conv2d(x, conv), swoosh)
+            x = self.swoosh(x, swoosh, len(conv.weight))
         cache = self.shapes[module.cache]
         channels, left = cache[1], cache[2]
         whole = writer.concat([module.cache, x], 2)
         y = self.conv2d(self.conv2d(whole, module.depthwise), module.up)
+        y = self.shifted(y, module.swoosh)
         y = self.conv2d(self.swoosh(y, module.swoosh, len(module.up.weight)), module.down)
         frames = self.layers[0].frames
         writer.slice(whole, frames, frames + left, 2, output=self.next.pop(module.cache))
@@ -127,18 +129,20 @@ class _Emitter:
     def linear(self, x: str, linear: Linear) -> str:
         return self.writer.linear(x, linear.weight, linear.bias)
 
-    def swoosh(self, x: str, swoosh: zipformer2.Swoosh, channels: int) -> str:
-        """Swoosh; the compiler takes the shift into the bias of the convolution before it.
+    def shifted(self, x: str, swoosh: zipformer2.Swoosh) -> str:
+        """x - shift, which the compiler takes into the bias of the convolution before it.
 
         It is not put there here, because onnxruntime would then add the convolution up from the
         shift, and lose digits.
         """
-        writer = self.writer
-        shifted = writer.op("Sub", x, writer.weight(np.array(swoosh.shift, np.float32), "shift"))
+        return self.writer.op("Sub", x, self.writer.weight(np.float32(swoosh.shift), "shift"))
+
+    def swoosh(self, shifted: str, swoosh: zipformer2.Swoosh, channels: int) -> str:
+        """Swoosh of x, given x - shift."""
         weight = np.full((channels, 1, 1), -swoosh.slope)
         bias = np.full(channels, -swoosh.slope * swoosh.shift - swoosh.offset)
-        straight = writer.depthwise(shifted, weight, bias)
-        return writer.add(writer.op("Softplus", shifted), straight)
+        straight = self.writer.depthwise(shifted, weight, bias)
+        return self.writer.add(self.writer.op("Softplus", shifted), straight)
 
     def norm(self, x: str, norm: zipformer2.BiasNorm) -> str:
         writer, channels = self.writer, norm.bias.size
@@ -177,7 +181,7 @@ class _Emitter:
 
     def feed_forward(self, name: str, module: zipformer2.FeedForward, x: str) -> str:
         with self.writer.scope(name):
-            up = self.linear(x, module.up)
+            up = self.shifted(self.linear(x, module.up), module.swoosh)
             y = self.swoosh(up, module.swoosh, module.up.weight.shape[1])
             return self.writer.add(x, self.linear(y, module.down))
 
@@ -268,7 +272,7 @@ class _Emitter:
             new = writer.gated(self.linear(x, module.gate), channels)
             whole = self.caches.join(module.cache, new)
             weight, bias = module.causal
-            causal = writer.depthwise(whole, weight[:, None], bias)
+            causal = writer.depthwise(whole, weight[:, None], bias - module.swoosh.shift)
             chunk = self.chunkwise(new, *module.chunk, frames)
             chunk = writer.scaled(chunk, module.scale[None, :, None])
             y = self.swoosh(writer.add(chunk, causal), module.swoosh, channels)
