@@ -44,7 +44,7 @@ class Cache:
     @property
     def pieces(self) -> list[int]:
         """Frames that leave the cache with the next chunk, and those that stay."""
-        if self.by_frame and self.frames < self.left:
+        if self.frames < self.left:
             return [self.frames, self.left - self.frames]
         return [self.left]
 
@@ -78,11 +78,11 @@ class Caches:
         if group[0].by_frame:
             rows = [writer.reshape(c.name, [1, c.left, 1, channels]) for c in group]
             columns = writer.transpose(writer.concat(rows, 1), [0, 3, 2, 1])
-            pieces = iter(writer.split(columns, [n for c in group for n in c.pieces], 3))
         else:
             planes = [writer.reshape(c.name, [1, 1, channels, c.left]) for c in group]
             rows = writer.transpose(writer.concat(planes, 1), [0, 2, 1, 3])
-            pieces = iter(writer.split(rows, [1] * len(group), 2))
+            columns = writer.reshape(rows, [1, channels, 1, -1])
+        pieces = iter(writer.split(columns, [n for c in group for n in c.pieces], 3))
         for cache in group:
             self._pieces[cache.name] = [next(pieces) for _ in cache.pieces]
 
@@ -110,7 +110,9 @@ class Caches:
             rows = writer.transpose(writer.concat(parts, 3), [0, 3, 2, 1])
             pieces = writer.split(rows, [cache.left for cache in group], 1)
         else:
-            planes = writer.transpose(writer.concat(parts, 2), [0, 2, 1, 3])
+            columns = writer.concat(parts, 3)
+            rows = writer.reshape(columns, [1, group[0].channels, len(group), group[0].left])
+            planes = writer.transpose(rows, [0, 2, 1, 3])
             pieces = writer.split(planes, [1] * len(group), 1)
         for cache, piece in zip(group, pieces, strict=True):
             writer.reshape(piece, cache.shape, output=cache.output)
