@@ -52,8 +52,7 @@ def cases() -> list[tuple]:
 def extract(source: str, folder: Path, front_end: str) -> Path:
     """Compute the features of all audio of a manifest into a file of the folder."""
     found = manifest.read(source)
-    ids, paths = [u.id for u in found], [u.path for u in found]
-    index.write(ids, paths, {}, folder / "index.tsv", "mean", "skip")
+    index.write(found, {}, folder / "index.tsv", "mean", "skip")
     features.extract_shard(
         folder / "index.tsv", folder / f"{front_end}.h5", "mean", 0.66, front_end
     )

@@ -34,6 +34,7 @@ import yaml
 from record import record
 
 from zipquant.audio import features, index, reading
+from zipquant.audio.utterance import Utterance
 from zipquant.calibration import sampling
 from zipquant.calibration.dataset import write as write_dataset
 from zipquant.evaluation import encoder_error
@@ -133,7 +134,12 @@ def shard(model: Path, work: Path, minutes: float) -> tuple[float, dict[str, Cos
     lists = [work / "coverage.tsv", work / "outliers.tsv"]
     costs = {
         "inspect": measure(partial(streaming.inspect_and_try, model, {}, card), card),
-        "index": measure(partial(index.write, ids, paths, {}, told, "mean", "skip"), told),
+        "index": measure(
+            partial(
+                index.write, list(map(Utterance, ids, map(str, paths))), {}, told, "mean", "skip"
+            ),
+            told,
+        ),
         "features": measure(partial(features.extract_shard, told, feats, "mean", 0.66), feats),
         "traces": measure(
             partial(tracing.trace_shard, model, card, feats, tapes, table, 32), tapes, table
@@ -157,7 +163,7 @@ def accuracy(
     """All stages of one shard of evaluation audio; return hours, and costs by stage."""
     ids, paths, hours = speech(work / "audio", minutes)
     told, feats = work / "index.tsv", work / "features.h5"
-    index.write(ids, paths, {}, told, "mean", "skip")
+    index.write(list(map(Utterance, ids, map(str, paths))), {}, told, "mean", "skip")
     features.extract_shard(told, feats, "mean", 0.66)
     encoded, simulated, table = work / "float.h5", work / "int8.h5", work / "int8.parquet"
     costs = {"encode": measure(partial(encode_shard, model, card, feats, encoded, 32), encoded)}
@@ -232,7 +238,7 @@ def stages(name: str, model: Path, quick: bool, work: Path) -> list[dict]:
     # A build with the search for float16 layers, which takes in as much audio as this.
     ids, paths, _ = speech(work / "searched/audio", SEARCHED / scale)
     told, feats = work / "searched/index.tsv", work / "searched/features.h5"
-    index.write(ids, paths, {}, told, "mean", "skip")
+    index.write(list(map(Utterance, ids, map(str, paths))), {}, told, "mean", "skip")
     features.extract_shard(told, feats, "mean", 0.66)
     source = replace(source, original=model, features=[feats])
     searched = partial(build_variant, work / "searched", npu, source, Settings(**variant))

@@ -34,8 +34,7 @@ def trace(source: str, folder: Path) -> tuple[Path, Path]:
     """Trace all audio of a folder or manifest; return the contract's file and the chunk table."""
     found = manifest.read(source)
     streaming.inspect_and_try(MODEL, {}, folder / "model.json")
-    ids, paths = [u.id for u in found], [u.path for u in found]
-    index.write(ids, paths, {}, folder / "index.tsv", "mean", "skip")
+    index.write(found, {}, folder / "index.tsv", "mean", "skip")
     features.extract_shard(folder / "index.tsv", folder / "f.h5", "mean", 0.66)
     arguments = [folder / name for name in ("model.json", "f.h5", "t.h5", "t.parquet")]
     tracing.trace_shard(MODEL, *arguments, lanes=16)

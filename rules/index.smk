@@ -19,6 +19,11 @@ rule index:
         ids=lambda w: [u.id for u in PLAN.usable(w.set, w.shard)],
         # No input, in whose name Snakemake would take <y> or {y} for a pattern.
         reads=lambda w: [u.path for u in PLAN.usable(w.set, w.shard)],
+        starts=lambda w: [u.start for u in PLAN.usable(w.set, w.shard)],
+        ends=lambda w: [u.end for u in PLAN.usable(w.set, w.shard)],
+        # Whether there is a transcript: a recording that has one is not cut.
+        texts=lambda w: ["" if not u.text else "-" for u in PLAN.usable(w.set, w.shard)],
+        cut=config["audio"]["cut"],
         unreachable=lambda w: PLAN.unreachable(w.set, w.shard),
         channels=config["audio"]["channels"],
         on_bad_file=config["audio"]["on_bad_file"],

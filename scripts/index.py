@@ -2,14 +2,18 @@
 
 from job import run
 from zipquant.audio import index
+from zipquant.audio.utterance import Utterance
+
+params = snakemake.params
+columns = (params.ids, params.reads, params.texts, params.starts, params.ends)
 
 run(
     snakemake,
     index.write,
-    ids=snakemake.params.ids,
-    paths=snakemake.params.reads,
-    unreachable=snakemake.params.unreachable,
+    utterances=[Utterance(*values) for values in zip(*columns, strict=True)],
+    unreachable=params.unreachable,
     output=snakemake.output.index,
-    channels=snakemake.params.channels,
-    on_bad_file=snakemake.params.on_bad_file,
+    channels=params.channels,
+    on_bad_file=params.on_bad_file,
+    cut=params.cut,
 )

@@ -14,8 +14,8 @@ from typing import Any
 
 from zipquant import config as configuration
 from zipquant.audio import manifest
-from zipquant.audio.manifest import Utterance
 from zipquant.audio.split import split
+from zipquant.audio.utterance import Utterance, shown
 from zipquant.calibration import recipes
 from zipquant.calibration.recipes import Recipe
 from zipquant.errors import UserError
@@ -69,7 +69,7 @@ class Plan:
     def unreachable(self, name: str, shard: str | int) -> dict[str, str]:
         """Return those others: why each is left out, by its path."""
         odd = [u for u in self.shards[name].get(int(shard), []) if u.problem]
-        return {manifest.shown(u.path): u.problem for u in odd}
+        return {shown(u.path): u.problem for u in odd}
 
     @cached_property
     def transcripts_digest(self) -> str:
@@ -109,14 +109,14 @@ def make(config: MutableMapping[str, Any], project: str | Path) -> Plan:
     encoder = contract.inspect(model["encoder"], model["state_outputs"])
     parts = recognizer.find(model, encoder)
     shards = {name: shard_audio(config, name) for name in SETS}
-    warnings = [manifest.unread_columns(source) for source in sources(config)]
+    warnings = [remark for source in sources(config) for remark in manifest.remarks(source)]
     return Plan(
         recipe=recipes.resolve(config["calibration"]),
         recognizer=parts,
         shards=shards,
         variants={name: found for name, found in config["variants"].items() if found},
         warnings=[
-            *filter(None, warnings),
+            *warnings,
             *check_transcripts(shards["evaluation"], parts, sources(config)[-1]),
         ],
         notes=_how_split(config),

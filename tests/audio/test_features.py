@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from helpers.audio import make_audio, write_audio
+from helpers.audio import make_audio, utterances, write_audio
 from helpers.places import SHARED_SPEECH, needs_shared_speech
 from zipquant.audio import features, index, reading
 from zipquant.audio.frame_store import FrameReader, FrameWriter
@@ -79,7 +79,7 @@ def test_shard_of_features_holds_every_usable_utterance(tmp_path):
         soundfile.write(tmp_path / f"{name}.wav", make_audio(seconds), 16000)
     (tmp_path / "c.wav").write_text("this is a text")
     paths = [str(tmp_path / f"{name}.wav") for name in "abc"]
-    index.write(["a", "b", "c"], paths, {}, tmp_path / "index.tsv", "mean", "skip")
+    index.write(utterances("abc", paths), {}, tmp_path / "index.tsv", "mean", "skip")
     features.extract_shard(tmp_path / "index.tsv", tmp_path / "f.h5", "mean", 0.0)
     with FrameReader(tmp_path / "f.h5") as reader:
         assert (reader.ids, reader.frame_counts) == (["a", "b"], [100, 200])
@@ -95,7 +95,7 @@ def test_stop_on_bad_file_names_all_of_them(tmp_path):
     soundfile.write(tmp_path / "c.wav", np.full(100, np.nan), 16000, subtype="FLOAT")
     paths = [str(tmp_path / f"{name}.wav") for name in "abc"]
     with pytest.raises(UserError, match=r"3 unusable.*a\.wav.*b\.wav: holds no.*c\.wav: holds NaN"):
-        index.write(["a", "b", "c"], paths, {}, tmp_path / "index.tsv", "mean", "stop")
+        index.write(utterances("abc", paths), {}, tmp_path / "index.tsv", "mean", "stop")
     assert not (tmp_path / "index.tsv").exists()
 
 
@@ -128,7 +128,7 @@ def everything(path) -> list:
 
 def test_audio_that_has_changed_since_it_was_indexed_is_refused(tmp_path):
     path = write_audio(tmp_path / "a.wav", 1.0)
-    index.write(["a"], [str(path)], {}, tmp_path / "i.tsv", "mean", "skip")
+    index.write(utterances("a", [str(path)]), {}, tmp_path / "i.tsv", "mean", "skip")
     features.extract_shard(tmp_path / "i.tsv", tmp_path / "f.h5", "mean", 0.0)
     write_audio(path, 1.0, seed=1)
     with pytest.raises(UserError, match=r"a\.wav has changed since it was indexed"):

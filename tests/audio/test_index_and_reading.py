@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from helpers.audio import make_audio
+from helpers.audio import make_audio, utterances
 from helpers.places import DEMO_MODEL
 from zipquant.audio import features, index, manifest, reading
 from zipquant.audio.frame_store import FrameReader
@@ -116,7 +116,7 @@ def test_one_bad_file_among_many_does_not_stop_the_rest(tmp_path, capsys):
     soundfile.write(tmp_path / "nan.wav", np.full(10, np.nan), 16000, subtype="FLOAT")
     paths = [str(tmp_path / f"{name}.wav") for name in names]
     odd = {"link.wav": "link.wav: is no file (a broken link, or a pipe)"}
-    index.write(names, paths, odd, tmp_path / "i.tsv", "mean", "skip")
+    index.write(utterances(names, paths), odd, tmp_path / "i.tsv", "mean", "skip")
     said = capsys.readouterr().err
     assert "silent.wav is silent" in said
     for name in ("text", "nan", "link"):

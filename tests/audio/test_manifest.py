@@ -24,7 +24,7 @@ def test_manifest_paths_are_relative_to_it(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("name\tpath\n", "no column 'id'"),
+        ("name\tplace\n", "is no manifest that is known"),
         ("id\tpath\nu1\tnone.wav\n", r"line 2: there is no file .*none\.wav"),
         ("id\tpath\nu1\n", "line 2: id or path is empty"),
         ("id\tpath\n", "no audio found"),
@@ -49,16 +49,16 @@ def test_names_of_columns_are_read_as_people_write_them(tmp_path, header):
     (tmp_path / "m.tsv").write_text(f"{header}\nu1\ta.wav\tone\n")
     (read,) = manifest.read(str(tmp_path / "m.tsv"))
     assert (read.id, read.text) == ("u1", "one")
-    assert manifest.unread_columns(str(tmp_path / "m.tsv")) == ""
+    assert manifest.remarks(str(tmp_path / "m.tsv")) == []
 
 
 def test_other_columns_without_transcripts_are_told(tmp_path):
-    (tmp_path / "m.tsv").write_text("id\tpath\ttranscript\tspeaker\n")
-    told = manifest.unread_columns(str(tmp_path / "m.tsv"))
-    assert "'transcript', 'speaker' none is called 'text'" in told
+    (tmp_path / "m.tsv").write_text("id\tpath\twords\tspeaker\n")
+    (told,) = manifest.remarks(str(tmp_path / "m.tsv"))
+    assert "'words', 'speaker' none is called 'text'" in told
     (tmp_path / "m.tsv").write_text("id\tpath\n")
-    assert manifest.unread_columns(str(tmp_path / "m.tsv")) == ""
-    assert manifest.unread_columns(str(tmp_path)) == ""
+    assert manifest.remarks(str(tmp_path / "m.tsv")) == []
+    assert manifest.remarks(str(tmp_path)) == []
 
 
 def test_manifest_that_is_no_text_is_refused(tmp_path):

@@ -1,9 +1,12 @@
 """Made-up audio."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import soundfile
+
+from zipquant.audio.utterance import Utterance
 
 
 def make_audio(seconds: float, seed: int = 0, rate: int = 16000) -> np.ndarray:
@@ -23,3 +26,8 @@ def write_audio(path: Path, seconds: float, seed: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     soundfile.write(path, make_audio(seconds, seed), 16000, subtype="PCM_16")
     return path
+
+
+def utterances(names: Iterable[str], paths: Iterable[str]) -> list[Utterance]:
+    """Utterances that are whole files."""
+    return [Utterance(*pair) for pair in zip(names, paths, strict=True)]

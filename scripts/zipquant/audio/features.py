@@ -25,15 +25,20 @@ FRONT_ENDS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 def extract(
-    path: str | Path, channels: str, tail_padding: float, front_end: str = "kaldi"
+    path: str | Path,
+    channels: str,
+    tail_padding: float,
+    front_end: str = "kaldi",
+    span: tuple[float, float | None] = (0.0, None),
 ) -> np.ndarray:
     """Compute the features of one audio file; with `kaldi`, as they arise at run time.
 
     Args:
-        path: a wav or flac file.
+        path: an audio file.
         channels: `mean` or `first`, see `audio.load`.
         tail_padding: seconds of silence appended, so that the last words leave the encoder.
         front_end: a key of `FRONT_ENDS`.
+        span: which part of the file, in seconds; None for its end.
 
     Returns:
         float32 log-mel features, shape (frames, 80).
@@ -41,7 +46,7 @@ def extract(
     Raises:
         UserError: the file is not usable as audio.
     """
-    samples = reading.load(path, channels)
+    samples = reading.load(path, channels, *span)
     padding = np.zeros(round(tail_padding * reading.SAMPLE_RATE), dtype=np.float32)
     return FRONT_ENDS[front_end](np.concatenate([samples, padding]))
 
@@ -67,11 +72,17 @@ def extract_shard(
     """
     entries = index.read_usable(index_file)
     progress = Progress("utterances", len(entries))
+    checked = None
     with FrameWriter(output) as writer:
         for entry in entries:
-            if not os.path.isfile(entry.path) or files.sha256(entry.path) != entry.sha256:
+            # The parts of a recording come one after the other.
+            if entry.path != checked and (
+                not os.path.isfile(entry.path) or files.sha256(entry.path) != entry.sha256
+            ):
                 raise UserError(
                     f"{entry.path} has changed since it was indexed: run the same command again"
                 )
-            writer.add(entry.id, extract(entry.path, channels, tail_padding, front_end))
+            checked = entry.path
+            frames = extract(entry.path, channels, tail_padding, front_end, entry.span)
+            writer.add(entry.id, frames)
             progress.advance()

@@ -1,12 +1,15 @@
 """The index of a shard: what each audio file is, and whether it can be used."""
 
 import csv
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from zipquant.audio import reading
+from zipquant.audio.cutting import parts
+from zipquant.audio.utterance import Utterance
 from zipquant.errors import UserError, plain
 from zipquant.jobs import files
 from zipquant.jobs.progress import Progress
@@ -19,7 +22,9 @@ class Entry:
     Attributes:
         id: name of the utterance.
         path: its audio file.
-        seconds: duration of the audio at 16 kHz.
+        start: where it begins in the file, in seconds.
+        end: where it ends in the file, in seconds; empty for the end of the file.
+        seconds: its duration.
         sha256: hash of the file's content; empty for a skipped file.
         problem: why the file is skipped; empty for a usable file.
         warning: what is odd about a usable file: cut off, clipped or silent; else empty.
@@ -27,46 +32,55 @@ class Entry:
 
     id: str
     path: str
+    start: str
+    end: str
     seconds: str
     sha256: str
     problem: str
     warning: str
 
+    @property
+    def span(self) -> tuple[float, float | None]:
+        """Where it begins and ends in the file, as `reading.read` takes it."""
+        return float(self.start), float(self.end) if self.end else None
+
+    @property
+    def content(self) -> str:
+        """What tells it from audio of other content: the file's hash, and which part it is."""
+        return f"{self.sha256} {self.start} {self.end}"
+
 
 def write(
-    ids: Sequence[str],
-    paths: Sequence[str],
+    utterances: Sequence[Utterance],
     unreachable: Mapping[str, str],
     output: str | Path,
     channels: str,
     on_bad_file: str,
+    cut: float = 0.0,
 ) -> None:
     """Read every audio file of a shard once and write the shard's index as a TSV file.
 
     Args:
-        ids: the utterances' names.
-        paths: their audio files, in the order of `ids`.
+        utterances: those of the shard.
         unreachable: why files are unusable whose names the workflow cannot handle, by path.
         output: the index to write.
         channels: `mean` or `first`, see `audio.load`.
+        cut: a recording without a transcript that is longer than this, in seconds, is cut at
+            pauses into utterances `id@0`, `id@1`, ...; 0 for none.
         on_bad_file: `skip` notes an unusable file in the index, `stop` refuses the whole run.
 
     Raises:
         UserError: with `stop`, some files are unusable; all of them are named.
     """
-    entries = []
-    progress = Progress("audio files", len(ids))
-    for utterance_id, path in zip(ids, paths, strict=True):
-        seconds, content, problem, warning = 0.0, "", "", ""
+    entries: list[Entry] = []
+    progress = Progress("utterances", len(utterances))
+    for utterance in utterances:
         try:
-            samples, warning = reading.read(path, channels)
-            seconds, content = len(samples) / reading.SAMPLE_RATE, files.sha256(path)
+            entries += _look_at(utterance, channels, cut)
         except UserError as error:
-            problem = " ".join(str(error).split())
-        entries.append(Entry(utterance_id, path, f"{seconds:.3f}", content, problem, warning))
+            entries.append(_skipped(utterance.id, utterance.path, str(error)))
         progress.advance()
-    for path, problem in unreachable.items():
-        entries.append(Entry(path, path, f"{0:.3f}", "", " ".join(problem.split()), ""))
+    entries += [_skipped(path, path, problem) for path, problem in unreachable.items()]
     for entry in entries:
         if entry.problem:
             print(f"warning: {plain(entry.problem)}: skipped", file=sys.stderr)
@@ -75,7 +89,7 @@ def write(
     bad = [entry.problem for entry in entries if entry.problem]
     if bad and on_bad_file == "stop":
         raise UserError(
-            f"{len(bad)} unusable audio file(s): {'; '.join(bad)}. Mend or remove them, or set "
+            f"{len(bad)} unusable audio file(s): {'; '.join(bad)}. Fix or remove them, or set "
             "audio.on_bad_file to skip"
         )
     with (
@@ -85,6 +99,58 @@ def write(
         table = csv.DictWriter(file, [field.name for field in fields(Entry)], dialect="excel-tab")
         table.writeheader()
         table.writerows(asdict(entry) for entry in entries)
+
+
+def _look_at(utterance: Utterance, channels: str, cut: float) -> list[Entry]:
+    """Return the entry of an utterance, or of each part that it is cut into."""
+    content, path = files.sha256(utterance.path), utterance.path
+    if utterance.start or utterance.end is not None:
+        span = (utterance.start, utterance.end)
+        samples, warning = reading.read(path, channels, *span)
+        seconds = len(samples) / reading.SAMPLE_RATE
+        return [_entry(utterance.id, path, span, seconds, content, warning)]
+    found = reading.scan(path, channels)
+    if cut and found.seconds > cut and not utterance.text:
+        spans = parts(found.loudness, cut)
+    elif found.seconds > reading.LONGEST:
+        raise UserError(
+            f"{path}: is longer than {reading.LONGEST // 60} minutes; cut it, or let audio.cut cut "
+            "it, which it does without a transcript"
+        )
+    else:
+        return [_entry(utterance.id, path, (0.0, None), found.seconds, content, found.remark)]
+    return [
+        _entry(
+            f"{utterance.id}@{number}",
+            path,
+            span,
+            (found.seconds if span[1] is None else span[1]) - span[0],
+            content,
+            "" if number else found.remark,
+        )
+        for number, span in enumerate(spans)
+    ]
+
+
+def _entry(
+    name: str,
+    path: str,
+    span: tuple[float, float | None],
+    seconds: float,
+    content: str,
+    warning: str,
+) -> Entry:
+    end = "" if span[1] is None else f"{span[1]:g}"
+    return Entry(name, path, f"{span[0]:g}", end, f"{seconds:.3f}", content, "", warning)
+
+
+def _skipped(name: str, path: str, problem: str) -> Entry:
+    return Entry(name, path, "0", "", f"{0:.3f}", "", " ".join(problem.split()), "")
+
+
+def original(name: str) -> str:
+    """Return the id that an utterance had before it was cut; see `write`."""
+    return re.sub(r"@\d+$", "", name)
 
 
 def read(index_file: str | Path) -> list[Entry]:
@@ -111,12 +177,12 @@ def check_overlap(
     Raises:
         UserError: with `stop`, something was found.
     """
-    known = {entry.sha256: entry for path in calibration for entry in read_usable(path)}
+    known = {entry.content: entry for path in calibration for entry in read_usable(path)}
     found = [
-        (entry, known[entry.sha256])
+        (entry, known[entry.content])
         for path in evaluation
         for entry in read_usable(path)
-        if entry.sha256 in known
+        if entry.content in known
     ]
     if found and on_overlap == "stop":
         entry, same = found[0]

@@ -2,6 +2,9 @@
 
 import math
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +29,12 @@ LONGEST = 70 * 60
 LOWEST_RATE, HIGHEST_RATE = 4000, 768000
 """Hz; a header may hold any number, and a low one makes a small file a long one at 16 kHz."""
 
+FRAME = 0.01
+"""Seconds of which the loudness is measured."""
+
+PART_TOLERANCE = 0.1
+"""Seconds that a part may lack at its end; times in manifests are rounded."""
+
 BLOCK = 1 << 20
 """Values, of all channels together, that are read at once."""
 
@@ -33,20 +42,26 @@ UNKNOWN_LENGTH = 0x7FFFF000
 """Programs that write wav to a pipe put this or more for the length they do not know."""
 
 
-def load(path: str | Path, channels: str = "mean") -> np.ndarray:
+def load(
+    path: str | Path, channels: str = "mean", start: float = 0.0, end: float | None = None
+) -> np.ndarray:
     """Return the samples of `read`, without its remarks."""
-    return read(path, channels)[0]
+    return read(path, channels, start, end)[0]
 
 
-def read(path: str | Path, channels: str = "mean") -> tuple[np.ndarray, str]:
-    """Read a wav or flac file as mono samples at 16 kHz.
+def read(
+    path: str | Path, channels: str = "mean", start: float = 0.0, end: float | None = None
+) -> tuple[np.ndarray, str]:
+    """Read an audio file, or a part of one, as mono samples at 16 kHz.
 
     Other rates go through soxr's high quality resampler, which is sharper than the linear one
     inside sherpa-onnx: feed a board with 16 kHz audio.
 
     Args:
-        path: the audio file.
+        path: a file in one of the formats that libsndfile reads.
         channels: `mean` to mix all channels down, `first` to take the first one.
+        start: where the part begins, in seconds.
+        end: where it ends; None for the end of the file.
 
     Returns:
         float32 samples in [-1, 1], shape (samples,), and what is odd about usable audio: an empty
@@ -54,43 +69,123 @@ def read(path: str | Path, channels: str = "mean") -> tuple[np.ndarray, str]:
 
     Raises:
         UserError: the file cannot be read as audio, is empty or longer than `LONGEST`, has an odd
-            rate, or holds NaN or infinite samples.
+            rate, holds NaN or infinite samples, or ends before the part does.
     """
-    speech, total, peak, clipped = [], 0, 0.0, 0
-    try:
-        with soundfile.SoundFile(path) as file:
-            rate, header = file.samplerate, file.extra_info
-            if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-                raise UserError(f"{path}: a sample rate of {rate} Hz is not one of speech")
-            resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
-            # Block by block: memory depends on neither the channels nor what the header promises.
-            while len(block := file.read(max(1, BLOCK // file.channels), "float32", True)):
-                if not np.isfinite(block).all():
-                    raise UserError(f"{path}: holds NaN or infinite samples")
-                mono = np.ascontiguousarray(
-                    block[:, 0] if channels == "first" else block.mean(axis=1)
+    speech, seen = [], _Seen()
+    with _opened(path) as file:
+        rate = file.samplerate
+        resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
+        for mono in _blocks(path, file, channels, start, end):
+            seen.add(mono)
+            if seen.total > LONGEST * rate:
+                raise UserError(
+                    f"{path}: is longer than {LONGEST // 60} minutes; cut it (audio.cut does, "
+                    "where there is no transcript)"
                 )
-                total += len(mono)
-                if total > LONGEST * rate:
-                    raise UserError(f"{path}: is longer than {LONGEST // 60} minutes; split it")
-                loud = np.abs(mono)
-                peak, clipped = max(peak, loud.max()), clipped + np.sum(loud >= CLIPPED)
-                speech.append(mono if rate == SAMPLE_RATE else resampler.resample_chunk(mono))
-    except (soundfile.LibsndfileError, RuntimeError, TypeError, OSError) as error:
-        raise UserError(f"{path}: not readable as audio ({error})") from None
-    if not total:
-        raise UserError(f"{path}: holds no samples")
-    if rate != SAMPLE_RATE:
-        speech.append(resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True))
+            speech.append(mono if rate == SAMPLE_RATE else resampler.resample_chunk(mono))
+        if not seen.total:
+            raise UserError(f"{path}: holds no samples" + (f" behind {start:g} s" if start else ""))
+        if rate != SAMPLE_RATE:
+            speech.append(resampler.resample_chunk(np.zeros(0, dtype=np.float32), last=True))
+        header = file.extra_info
     # The resampler may give a sample more or less than the duration is.
-    length = math.ceil(total * SAMPLE_RATE / rate)
+    length = math.ceil(seen.total * SAMPLE_RATE / rate)
     samples = np.zeros(length, dtype=np.float32)
     place = 0
     for part in speech:
         part = part[: length - place]
         samples[place : place + len(part)] = part
         place += len(part)
-    return samples, _remark(peak, clipped / total, header)
+    return samples, _remark(seen.peak, seen.clipped / seen.total, header)
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What one pass over a file tells, without the file in memory.
+
+    Attributes:
+        seconds: how long it is.
+        remark: what is odd about it, see `read`.
+        loudness: root mean square of each `FRAME` seconds, float32.
+    """
+
+    seconds: float
+    remark: str
+    loudness: np.ndarray
+
+
+def scan(path: str | Path, channels: str = "mean") -> Scan:
+    """Go over a file of any length once.
+
+    Args:
+        path: see `read`.
+        channels: see there.
+
+    Raises:
+        UserError: see there, but for the length.
+    """
+    seen, loudness, rest = _Seen(), [], np.zeros(0, dtype=np.float32)
+    with _opened(path) as file:
+        rate, size = file.samplerate, round(FRAME * file.samplerate)
+        for mono in _blocks(path, file, channels, 0.0, None):
+            seen.add(mono)
+            joined = np.concatenate([rest, mono])
+            whole = len(joined) // size * size
+            squares = np.square(joined[:whole].reshape(-1, size))
+            loudness.append(np.sqrt(squares.mean(axis=1)).astype(np.float32))
+            rest = joined[whole:]
+        header = file.extra_info
+    if not seen.total:
+        raise UserError(f"{path}: holds no samples")
+    remark = _remark(seen.peak, seen.clipped / seen.total, header)
+    return Scan(seen.total / rate, remark, np.concatenate(loudness))
+
+
+class _Seen:
+    """Counts samples, and what is odd about them."""
+
+    def __init__(self):
+        self.total, self.peak, self.clipped = 0, 0.0, 0
+
+    def add(self, mono: np.ndarray) -> None:
+        loud = np.abs(mono)
+        self.total += len(mono)
+        self.peak = max(self.peak, float(loud.max()))
+        self.clipped += int(np.sum(loud >= CLIPPED))
+
+
+@contextmanager
+def _opened(path: str | Path) -> Iterator[soundfile.SoundFile]:
+    try:
+        with soundfile.SoundFile(path) as file:
+            if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
+                raise UserError(
+                    f"{path}: a sample rate of {file.samplerate} Hz is not one of speech"
+                )
+            yield file
+    except (soundfile.LibsndfileError, RuntimeError, TypeError, OSError) as error:
+        raise UserError(f"{path}: not readable as audio ({error})") from None
+
+
+def _blocks(
+    path: str | Path, file: soundfile.SoundFile, channels: str, start: float, end: float | None
+) -> Iterator[np.ndarray]:
+    """Yield mono samples block by block: memory depends on neither channels nor length."""
+    rate = file.samplerate
+    left = math.inf if end is None else round(end * rate) - round(start * rate)
+    if start:
+        file.seek(min(round(start * rate), file.frames))
+    while left > 0:
+        count = int(min(max(1, BLOCK // file.channels), left))
+        block = file.read(count, "float32", True)
+        if not len(block):
+            if end is not None and left > PART_TOLERANCE * rate:
+                raise UserError(f"{path}: ends before {end:g} s, where a part of it should end")
+            return
+        if not np.isfinite(block).all():
+            raise UserError(f"{path}: holds NaN or infinite samples")
+        left -= len(block)
+        yield np.ascontiguousarray(block[:, 0] if channels == "first" else block.mean(axis=1))
 
 
 def _remark(peak: float, clipped: float, header: str) -> str:

@@ -6,7 +6,7 @@ A hash of a name decides, so that added or removed audio moves no other file to 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from zipquant.audio.manifest import Utterance, hash_of
+from zipquant.audio.utterance import Utterance, hash_of
 
 EVALUATION_SHARE = 0.2
 """Share of the audio that is evaluated with, about."""

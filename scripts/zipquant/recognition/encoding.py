@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from zipquant.audio import index
 from zipquant.audio.frame_store import FrameReader, FrameWriter
 from zipquant.jobs.progress import Progress
 from zipquant.model.contract import Contract
@@ -27,7 +28,7 @@ def encode_shard(
         features: the shard's feature file.
         encoded_file: the frame file to write, of the encoder outputs.
         lanes: see `streaming.stream`.
-        utterances: ids of those to run; None for all.
+        utterances: ids of those to run, as before they were cut; None for all.
 
     Raises:
         UserError: a file is damaged.
@@ -35,8 +36,8 @@ def encode_shard(
     contract = Contract.load(contract_file)
     encoder = OnnxEncoder(model, contract)
     with FrameReader(features) as reader, FrameWriter(encoded_file) as writer:
-        wanted = set(reader.ids if utterances is None else utterances)
-        positions = [i for i, name in enumerate(reader.ids) if name in wanted]
+        wanted = set(map(index.original, reader.ids) if utterances is None else utterances)
+        positions = [i for i, name in enumerate(reader.ids) if index.original(name) in wanted]
         counts = [contract.chunk_count(reader.frame_counts[i]) for i in positions]
         progress = Progress("chunks", sum(counts))
         encoded: list[list[np.ndarray]] = [[] for _ in counts]

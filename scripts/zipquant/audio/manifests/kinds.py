@@ -1,0 +1,31 @@
+"""Which kind of manifest a file or folder is, seen from its content."""
+
+import os
+from types import ModuleType
+
+from zipquant.audio.manifests import folders, jsonl, kaldi, lists, tables
+from zipquant.errors import UserError
+
+KINDS: list[ModuleType] = [kaldi, folders, jsonl, tables, lists]
+"""In the order in which they are tried. Each has a `NAME`, and functions `is_kind` and `read`."""
+
+
+def kind_of(source: str) -> ModuleType:
+    """Return the module that reads a manifest.
+
+    Raises:
+        UserError: there is nothing there, or nothing that is known.
+    """
+    if not os.path.exists(source):
+        raise UserError(
+            f"no audio at '{source}': there is no such folder or manifest; set audio.calibration "
+            "and audio.evaluation to a folder of audio files"
+        )
+    for kind in KINDS:
+        if kind.is_kind(source):
+            return kind
+    raise UserError(
+        f"{source}: is no manifest that is known. Known: a table (CSV or TSV) with a column 'path' "
+        "and perhaps 'id' and 'text' in its first line, JSON lines of NeMo or Lhotse, a Kaldi data "
+        "folder, lines of a file and its transcript"
+    )
