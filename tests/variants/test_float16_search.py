@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from scipy.stats import spearmanr
 
 from helpers.audio import make_audio
 from helpers.builds import build, calibrate, errors
@@ -14,7 +15,13 @@ from zipquant.audio.frame_store import FrameWriter
 from zipquant.model import noise
 from zipquant.model.streaming import OnnxEncoder, stream
 from zipquant.toolkit import quantized_graph
-from zipquant.variants import emulation, float16_search
+from zipquant.variants import (
+    emulation,
+    float16_order,
+    float16_search,
+    search_audio,
+    sensitivity,
+)
 
 TARGET = {"target_sqnr": None, "target_wer_loss": None, "least_int8_macs": 0.0}
 
@@ -57,8 +64,8 @@ def test_rounding_gives_the_error_that_the_simulator_has(built):
     folder, model, shape, record = built
     emulated, borders = emulate(folder, shape)
     unseen = [features.fbank(make_audio(4, 50))]
-    (expected,) = float16_search.encode(OnnxEncoder(model, shape), shape, unseen)
-    (found,) = float16_search.encode(
+    (expected,) = search_audio.encode(OnnxEncoder(model, shape), shape, unseen)
+    (found,) = search_audio.encode(
         emulation.EmulatedEncoder(emulated, shape, borders), shape, unseen
     )
     sums = noise.compare(expected, found, noise.channel_means(expected))
@@ -74,9 +81,9 @@ def test_lanes_do_not_influence_each_other(built):
     emulated, borders = emulate(folder, shape)
     encoder = emulation.EmulatedEncoder(emulated, shape, borders)
     utterances = [features.fbank(make_audio(1 + 0.3 * n, n)) for n in range(4)]
-    together = float16_search.encode(encoder, shape, utterances, lanes=4)
+    together = search_audio.encode(encoder, shape, utterances, lanes=4)
     for frames, found in zip(utterances, together, strict=True):
-        (alone,) = float16_search.encode(encoder, shape, [frames], lanes=1)
+        (alone,) = search_audio.encode(encoder, shape, [frames], lanes=1)
         np.testing.assert_allclose(found, alone, atol=1e-5)
 
 
@@ -108,17 +115,100 @@ def test_fewest_layers_that_meet_the_target_are_kept_in_float16_and_built(built,
 
 def search(folder, model, shape, target, **options):
     graph_file, config_file = toolkit_files(folder)
-    return float16_search.search(
-        graph_file,
-        config_file,
+    request = float16_search.Request(
         model=model,
         contract=shape,
         features=[folder / "features.h5"],
-        fixed=quantized_graph.Graph(graph_file).borders(),
         target=float16_search.Target(**(TARGET | target)),
         per_channel=True,
         **options,
     )
+    fixed = quantized_graph.Graph(graph_file).borders()
+    return float16_search.search(graph_file, config_file, fixed, request)
+
+
+def roundings_of(folder, model, shape):
+    """Return the roundings of the plain variant with their noise, and what that was made of."""
+    graph_file, _ = toolkit_files(folder)
+    graph = quantized_graph.Graph(graph_file)
+    emulated, borders = emulate(folder, shape)
+    reference = OnnxEncoder(model, shape)
+    audio = search_audio.Audio([folder / "features.h5"], shape, reference)
+    found = float16_search.Roundings(graph, emulated, frozenset(borders))
+    assert found.measure(shape, reference, audio) < 1e-5
+    return graph, emulated, frozenset(borders), reference, audio, found
+
+
+def test_one_backward_pass_ranks_roundings_as_trying_each_does(built, monkeypatch):
+    folder, model, shape, _ = built
+    # The masks of attention are far beyond what is linear: these are measured.
+    monkeypatch.setattr(float16_search, "MEASURED", 4)
+    _, emulated, borders, _, audio, found = roundings_of(folder, model, shape)
+    present = [i for i, noise in enumerate(found.noise) if noise]
+    each = [found.grids[i].tensors for i in present]
+    tried = sensitivity.alone(
+        emulated, shape, audio.utterances, audio.encoded, each, borders
+    ) / sum(map(noise.varying_power, audio.encoded))
+    estimated = np.array([found.noise[i] for i in present])
+    assert len(present) > 20
+    assert spearmanr(estimated, tried).statistic > 0.8
+    assert abs(10 * np.log10(estimated.sum() / tried.sum())) < 2
+    # It is drawn with a seed.
+    assert roundings_of(folder, model, shape)[-1].noise == found.noise
+
+
+def test_worst_roundings_are_measured_by_themselves(built, monkeypatch):
+    folder, model, shape, _ = built
+    *_, found = roundings_of(folder, model, shape)
+    monkeypatch.setattr(float16_search, "MEASURED", 0)
+    *_, estimated = roundings_of(folder, model, shape)
+    differ = np.flatnonzero(np.array(found.noise) != np.array(estimated.noise))
+    assert 0 < len(differ) <= 12
+    assert int(np.argmax(estimated.noise)) in differ
+
+
+def test_errors_in_a_state_act_on_the_chunks_that_follow(built):
+    folder, model, shape, _ = built
+    emulated, borders = emulate(folder, shape)
+    reference, borders = OnnxEncoder(model, shape), frozenset(borders)
+    places = [name for name in emulated.scales if emulated.is_rounded(name, borders)]
+    frames = features.fbank(make_audio(2, 3))
+
+    def noise_of(chunks):
+        cut = [frames[: shape.chunk_frames + chunks * shape.chunk_shift]]
+        return sensitivity.measure(emulated, shape, reference, cut, places, borders).noise
+
+    # The keys of a chunk are read again from the cache, the mask of a chunk never.
+    one, eight = noise_of(1), noise_of(8)
+    grown = {name: eight[name] / one[name] for name in places if one[name] > 0}
+    assert max(grown.values()) > 12
+
+
+def test_order_keeps_count_of_what_is_left(built):
+    folder, model, shape, _ = built
+    graph, emulated, borders, _, _, found = roundings_of(folder, model, shape)
+    price = float16_order.Work(graph)
+    order = float16_order.Order(graph, emulated, found.grids, found.noise, price)
+    start, steps = order.start(borders), order.find(borders, 0.6)
+    assert start.tensors == borders and len(steps) > 5
+    float16, before = set(borders), start
+    for step in steps:
+        float16 |= step.tensors
+        afresh = order.start(float16)
+        assert step.remaining == pytest.approx(afresh.remaining, rel=1e-9)
+        assert step.int8_macs_share == pytest.approx(graph.int8_macs_share(float16))
+        assert step.remaining < before.remaining and step.int8_macs_share >= 0.6
+        before = step
+    # A price of its own gives an order of its own.
+    dear = {name for grid in (found.grids[steps[0].grid],) for name in grid.closure}
+    other = float16_order.Order(
+        graph,
+        emulated,
+        found.grids,
+        found.noise,
+        lambda layers, _: 1e12 if dear & set(layers) else 1.0,
+    )
+    assert other.find(borders, 0.6)[0].grid != steps[0].grid
 
 
 def test_share_of_int8_is_kept_and_a_missed_target_is_told(built):

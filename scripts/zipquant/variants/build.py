@@ -226,20 +226,20 @@ class _Float16Layers:
         if self._settings.running_mean == "float16":
             kept += [tensor for cone in self.means.values() for tensor in cone]
         if self._settings.mixed_precision:
-            found = self._searcher()(graph_file, config_file, fixed=kept)
+            request = self._request(self._settings.mixed_precision)
+            found = float16_search.search(graph_file, config_file, kept, request)
             kept += found.pop("float16")
             self.search = found
         self.int8_macs_share = graph.int8_macs_share(kept)
         quantized_graph.set_float16(config_file, kept)
 
-    def _searcher(self) -> Callable[..., dict[str, Any]]:
+    def _request(self, targets: Mapping[str, Any]) -> float16_search.Request:
         files_of_text = self._source.recognizer
-        return partial(
-            float16_search.search,
+        return float16_search.Request(
             model=self._source.original,
             contract=self._contract,
             features=self._source.features,
-            target=float16_search.Target(**self._settings.mixed_precision),
+            target=float16_search.Target(**targets),
             per_channel=self._settings.method != "layer",
             recognize=decoding.recognizer(**files_of_text) if files_of_text else None,
         )

@@ -242,6 +242,29 @@ class Emulation:
             encoder_out, *after = torch.vmap(one)(flags, *inputs)
         return encoder_out.numpy(), [array.numpy() for array in after]
 
+    def run_unrounded(
+        self,
+        inputs: Sequence[torch.Tensor],
+        float16: Collection[str],
+        replace: Callable[[str, torch.Tensor], torch.Tensor],
+    ) -> tuple[torch.Tensor, ...]:
+        """Run one chunk of one lane without rounding; PyTorch can differentiate it.
+
+        Args:
+            inputs: x and the states, in the contract's order.
+            float16: the tensors that stay in float16.
+            replace: takes the name and the value of each tensor that would be rounded, once, and
+                gives what its readers get instead.
+
+        Returns:
+            Encoder output and the states after the chunk.
+        """
+        return self._forward(inputs, float16, replace, weights=False)
+
+    def reads_rounded(self, node: onnx.NodeProto, name: str, float16: Collection[str]) -> bool:
+        """Whether a node gets a tensor rounded, given the tensors that stay in float16."""
+        return self._is_read_rounded(name, self.is_int8(node, float16), float16)
+
     def check(self, x: np.ndarray, states: Sequence[np.ndarray], expected: np.ndarray) -> float:
         """Return how far the graph, run without any rounding, is off the float model.
 
