@@ -52,6 +52,12 @@ _COLUMNS = (
     *("ID", "OpType", "DataType", "Target", "InputShape", "OutputShape"),
     *("Cycles(DDR/NPU/Total)", "RW(KB)", "FullName"),
 )
+_SPARSE = "SparseRatio"
+"""A column that some platforms have (rk3576, rv1126b), mostly without an entry."""
+
+_REST = re.compile(r"(?:\S+\s+)?[\d.]+(?:\s+(\S.*))?$")
+"""Of a row behind the cycles: that ratio, the KB that are read, and the name; one may be empty."""
+
 _LAYERS, _TENSORS, _CONSTANTS = (
     "Network Layer Information Table",
     "Feature Tensor Information Table",
@@ -250,16 +256,18 @@ def _print(block: bytes) -> None:
 
 
 def _is_known(section: str, heading: str) -> bool:
-    return section != _LAYERS or tuple(heading.split()) == _COLUMNS
+    columns = tuple(name for name in heading.split() if name != _SPARSE)
+    return section != _LAYERS or columns == _COLUMNS
 
 
 def _row(line: str) -> Layer | None:
     """Return a row of the table of layers; its bytes stand in the other tables."""
-    parts = line.split(maxsplit=8)
-    if len(parts) < 8:
+    parts = line.split(maxsplit=7)
+    rest = _REST.match(parts[7]) if len(parts) == 8 else None
+    if not rest:
         return None
     number, kind, data_type, target, inputs, outputs, cycles = parts[:7]
-    name = parts[8].strip() if len(parts) > 8 else ""
+    name = (rest[1] or "").strip()
     expected = cycles.rsplit("/", 1)[-1]
     return Layer(
         id=int(number),

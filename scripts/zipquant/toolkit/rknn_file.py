@@ -68,7 +68,7 @@ def layers(path: str | Path) -> list[tuple[str, str]]:
     Each layer has a name, which begins with a type and a colon or is empty, and behind it the type
     that it has got in the end. Both are strings with their length in 4 bytes before them and zeros
     up to the next multiple of 4 bytes behind them, the last layer first (seen in files of
-    rknn-toolkit2 2.3.2).
+    rknn-toolkit2 2.2.0, 2.3.2 and 2.5.0, for six platforms).
 
     Returns:
         The layers in the order of execution; none where the file has them in another way.
