@@ -128,6 +128,19 @@ def test_a_graph_that_looks_alike_and_computes_something_else_is_left(transducer
     assert "something else" in reason
 
 
+def test_a_node_with_fewer_inputs_than_the_form_has_is_no_failure(transducer):
+    model, contract = transducer
+    changed = copy(model)
+    cache = next(value.name for value in changed.graph.input if value.name == "cached_val1_2")
+    joined = next(node for node in changed.graph.node if cache in node.input)
+    assert joined.op_type == "Concat"
+    joined.input[:] = [joined.input[1], joined.input[1], joined.input[1]]
+    result, reason = npu_native.rewrite(changed, contract)
+    assert result is changed
+    assert "no Zipformer2" in reason
+    assert "\n" not in reason
+
+
 def test_shapes_are_folded_without_a_change_of_what_is_computed(tmp_path, transducer):
     model, contract = transducer
     plain = fixed_shapes.fold(model)
