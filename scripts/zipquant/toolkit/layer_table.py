@@ -1,5 +1,6 @@
 """The layers of a compiled network: which there are, on which core, with how many bytes."""
 
+import csv
 import itertools
 import re
 from collections import Counter
@@ -8,7 +9,6 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from zipquant.errors import UserError
 from zipquant.jobs import files
 
 COMPILER = "compiler"
@@ -101,32 +101,34 @@ class Table:
     def write(self, path: str | Path) -> None:
         """Write the layers as TSV. The first line has what concerns all of them, behind `#`."""
         whole = [f"{key}={value}" for key, value in self._whole().items() if value is not None]
-        lines = ["# " + " ".join(whole), "\t".join(field.name for field in fields(Layer))]
-        for layer in self.layers:
-            values = ("" if value is None else str(value) for value in astuple(layer))
-            lines.append("\t".join(values))
-        files.write_text(path, "".join(f"{line}\n" for line in lines))
+        with files.tsv_writer(path) as table:
+            table.writerow(["# " + " ".join(whole)])
+            table.writerow([field.name for field in fields(Layer)])
+            # The writer leaves None empty.
+            table.writerows(astuple(layer) for layer in self.layers)
 
     @classmethod
     def read(cls, path: str | Path) -> "Table":
         """Read what `write` has written.
 
         Raises:
-            UserError: the file is no table of layers.
+            UserError: the file is damaged; see `files.damaged`.
         """
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
         names = [field.name for field in fields(Layer)]
-        if len(lines) < 2 or "source=" not in lines[0] or lines[1].split("\t") != names:
-            raise UserError(
-                f"{path} is no table of layers: delete it, and run the same command again"
-            )
-        whole = dict(entry.split("=", 1) for entry in lines[0].removeprefix("# ").split())
         numbers = {field.name for field in fields(Layer) if "int" in str(field.type)}
-        layers = []
-        for line in lines[2:]:
-            values: dict[str, Any] = dict(zip(names, line.split("\t"), strict=True))
-            values |= {name: int(values[name]) if values[name] else None for name in numbers}
-            layers.append(Layer(**values))
+        try:
+            with open(path, encoding="utf-8", newline="") as file:
+                (first,), heading, *rows = csv.reader(file, dialect="excel-tab")
+            whole = dict(entry.split("=", 1) for entry in first.removeprefix("# ").split())
+            if heading != names or not {"source", "borders"} <= set(whole):
+                raise ValueError("no table of layers")
+            layers = []
+            for row in rows:
+                values: dict[str, Any] = dict(zip(names, row, strict=True))
+                values |= {name: int(values[name]) if values[name] else None for name in numbers}
+                layers.append(Layer(**values))
+        except ValueError as error:
+            raise files.damaged(path, error) from None
         memory = {
             name: int(whole[name]) if name in whole else None
             for name in ("weight_memory", "internal_memory")
