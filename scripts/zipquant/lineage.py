@@ -14,7 +14,7 @@ from zipquant.calibration import ranges, sampling
 from zipquant.calibration.recipes import RECIPES, Recipe
 from zipquant.errors import UserError
 from zipquant.evaluation import encoder_error, measures, scores
-from zipquant.jobs import files
+from zipquant.jobs import benchmarks, files
 from zipquant.model.contract import Contract
 from zipquant.recognition import decoding, error_rates
 from zipquant.recognition.texts import read_texts
@@ -316,10 +316,14 @@ def _on_disk(recipe: Recipe, made: Made, contract: Contract) -> dict[str, int]:
     return found | {"full_bytes": full}
 
 
-def _cost(benchmarks: Sequence[str]) -> dict[str, float]:
-    """Sum up Snakemake's benchmark files: seconds in column `s`, megabytes in `max_rss`."""
-    jobs = pd.concat([pd.read_csv(path, sep="\t", na_values=["-", "NA"]) for path in benchmarks])
-    return {"peak_memory_mb": float(jobs["max_rss"].max()), "seconds": float(jobs["s"].sum())}
+def _cost(paths: Sequence[str]) -> dict[str, float]:
+    """Sum up Snakemake's benchmark files."""
+    rows = [row for path in paths for row in benchmarks.read(path)]
+    jobs = pd.DataFrame(rows, columns=list(benchmarks.COLUMNS.values()), dtype=float)
+    return {
+        "peak_memory_mb": float(jobs["memory_mb"].max()),
+        "seconds": float(jobs["seconds"].sum()),
+    }
 
 
 def _accuracy(

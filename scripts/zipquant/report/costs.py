@@ -6,9 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-COLUMNS = {"s": "seconds", "cpu_time": "cpu_seconds", "max_rss": "memory_mb"}
-"""Snakemake's columns that are read: elapsed time, time of all cores, and the largest resident
-memory of the job's processes together, in MB as Snakemake counts it (2**20 bytes)."""
+from zipquant.jobs import benchmarks
 
 
 def collect(
@@ -31,8 +29,7 @@ def collect(
     for job in jobs:
         path = Path(folder) / f"{job}.tsv"
         if path.exists():
-            table = pd.read_csv(path, sep="\t", usecols=list(COLUMNS)).rename(columns=COLUMNS)
-            rows += [{"rule": job.split("/")[0], **row} for row in table.to_dict("records")]
+            rows += [{"rule": job.split("/")[0], **row} for row in benchmarks.read(path)]
     if not rows:
         return {}
     groups = {str(rule): group for rule, group in pd.DataFrame(rows).groupby("rule")}
