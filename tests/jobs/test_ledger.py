@@ -123,12 +123,13 @@ def test_other_version_of_a_library_that_numbers_depend_on_is_noticed(job, monke
 
 
 @pytest.mark.parametrize("path", ["results/texts/0.tsv", "results/texts/1.tsv"])
-def test_deleted_damaged_and_unfinished_outputs_are_made_again(job, path):
+def test_deleted_damaged_and_unfinished_outputs_are_made_again(job, path, capsys):
     intact = Path(path).read_bytes()
     Path(path).unlink()
     assert why(job) == f"{path}: it is missing"
     Path(path).write_bytes(intact + b" ")
     assert why(job) == f"{path}: it has {len(intact) + 1} bytes instead of {len(intact)}"
+    assert f"warning: {path} was damaged (it has" in capsys.readouterr().err
     integrity.discard("results", path, "a flipped bit")
     assert why(job) == f"{path}: {integrity.UNFINISHED}"
 

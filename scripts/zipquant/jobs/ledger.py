@@ -12,13 +12,14 @@ import hashlib
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from zipquant.errors import UserError
+from zipquant.errors import UserError, plain
 from zipquant.jobs import content, integrity
 from zipquant.jobs.content import Content
 
@@ -60,6 +61,7 @@ class Ledger:
         self._results = results
         self._libraries_are_known = libraries_are_known
         self._contents: dict[str, str | None] = {}
+        self._told: set[str] = set()
         self.seen = content.Seen(Path(results, integrity.SEEN))
 
     def why(self, job: Any) -> str:
@@ -73,11 +75,20 @@ class Ledger:
             if damage == integrity.NO_RECORD and not os.path.lexists(output):
                 continue  # Snakemake knows whether it is wanted
             if damage:
+                self._tell(output, damage)
                 return f"{output}: {damage}"
             origin = integrity.load(self._results, output).origin
             if origin.again or (difference := self._difference(job, origin)):
                 return origin.again or difference
         return ""
+
+    def _tell(self, output: str, damage: str) -> None:
+        """Warn of a damaged output, once; not of what was deleted or not finished."""
+        usual = damage == integrity.UNFINISHED or damage.endswith("it is missing")
+        if not usual and output not in self._told:
+            self._told.add(output)
+            told = f"{output} was damaged ({damage}) and will be made again"
+            print(f"warning: {plain(told)}", file=sys.stderr)
 
     def look(self, job: Any) -> None:
         """Look at the files outside that a job gets, so that it finds the same ones."""
