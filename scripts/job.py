@@ -21,6 +21,8 @@ DONE = 77
 """Exit code of a child that has done all its work: not 0, with which C code may end a process when
 it likes."""
 
+AGAIN = "run the same command again"
+
 WATCH_SECONDS = 0.5
 """How often the memory of a job is looked at."""
 
@@ -53,9 +55,7 @@ def run(snakemake: Any, function: Callable[..., None], **arguments) -> None:
         arguments: of the function.
     """
     log, results = snakemake.log[0], snakemake.config["results"]
-    if os.path.islink(log):  # what it leads to is not to be overwritten
-        os.unlink(log)
-    with open(log, "ab", buffering=0) as file:
+    with _open_log(log) as file:
         _lock(file, log)
         file.truncate(0)
         try:
@@ -93,7 +93,20 @@ def run(snakemake: Any, function: Callable[..., None], **arguments) -> None:
                 file.write(last)
             except OSError:
                 print(*lines, sep="\n", file=sys.stderr)
+    if ending != Ending.DONE and not os.path.exists(log):
+        print(f"error: {results} was removed during the job: {AGAIN}", file=sys.stderr)
     sys.exit(ending)
+
+
+def _open_log(log: str) -> Any:
+    """Open a job's log; end the job where that cannot be."""
+    try:
+        if os.path.islink(log):  # what it leads to is not to be overwritten
+            os.unlink(log)
+        return open(log, "ab", buffering=0)
+    except OSError as error:
+        print(f"error: cannot write to {log} ({error.strerror}): {AGAIN}", file=sys.stderr)
+        sys.exit(Ending.FINAL)
 
 
 def _explain_end(code: int, log: str, results: str) -> tuple[str, Ending]:
@@ -107,7 +120,7 @@ def _explain_end(code: int, log: str, results: str) -> tuple[str, Ending]:
     if code == DONE:
         return "", Ending.DONE
     if _is_disk_full(log, results, crashed=code < 0):
-        reason = f"{results}: {UNWRITABLE[errno.ENOSPC]}, and run the same command again"
+        reason = f"{results}: {UNWRITABLE[errno.ENOSPC]}, and {AGAIN}"
         return reason, Ending.FINAL
     if code < 0:
         name = signal.Signals(-code).name
@@ -124,8 +137,11 @@ def _is_disk_full(log: str, results: str, crashed: bool) -> bool:
     Libraries say so in ways of their own, and the toolkit goes on. HDF5 crashes, and the log may
     have had no room for an error.
     """
-    with open(log, errors="replace") as file:
-        text = file.read()
+    try:
+        with open(log, errors="replace") as file:
+            text = file.read()
+    except FileNotFoundError:
+        return False
     unsaid = crashed or "error: " not in text
     return os.strerror(errno.ENOSPC) in text or (unsaid and files.is_disk_full(results))
 
@@ -220,7 +236,7 @@ def _explain(error: BaseException) -> str | None:
         return "there is not enough memory; run fewer jobs at once (--cores)"
     if isinstance(error, OSError) and error.errno in UNWRITABLE:
         place = f"{error.filename}: " if error.filename else ""
-        return f"{place}{UNWRITABLE[error.errno]}, and run the same command again"
+        return f"{place}{UNWRITABLE[error.errno]}, and {AGAIN}"
     if os.strerror(errno.ENOSPC) in str(error):  # HDF5 has it in the text alone
-        return f"{UNWRITABLE[errno.ENOSPC]}, and run the same command again"
+        return f"{UNWRITABLE[errno.ENOSPC]}, and {AGAIN}"
     return None

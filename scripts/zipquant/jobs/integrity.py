@@ -188,6 +188,8 @@ def discard(results: str | Path, path: str | Path, reason: str) -> str:
     Its record stays as an empty one: the job that makes it has to run again. What no job has
     made is left alone: it may be somebody's own.
     """
+    if not os.path.lexists(path):
+        return f"{path} is missing: run the same command again"
     if reason == NO_RECORD:
         return (
             f"{path} is in the results folder, but no job has recorded what it holds: delete it "
