@@ -12,7 +12,9 @@ from zipquant.calibration import dataset, sampling
 from zipquant.evaluation import encoder_error, measures
 from zipquant.jobs import isolation
 from zipquant.model import contract
+from zipquant.model.recognizer import Part
 from zipquant.model.streaming import OnnxEncoder
+from zipquant.toolkit import rknn_toolkit
 from zipquant.toolkit.platforms import Scheme
 from zipquant.toolkit.rknn_toolkit import Simulator
 from zipquant.variants.build import Settings, Source, build_variant
@@ -40,13 +42,33 @@ def calibrate(folder: Path, model: Path, rows: int = 20) -> contract.Contract:
 
 
 def build(folder: Path, model: Path, **settings) -> dict:
-    """Build a variant of a model that is calibrated in the folder; return its record."""
+    """Build a variant of a model that is calibrated in the folder; return its record.
+
+    Args:
+        folder: where `calibrate` has worked.
+        model: the encoder.
+        settings: of the variant; `platform`; and for a search `original` and `features`.
+    """
     given = {"dtype": "w8a8"} | settings
     platform, work = given.pop("platform", "rk3588"), folder / "variant"
     searched = {key: given.pop(key) for key in ("original", "features") if key in given}
     source = Source(model, folder / "model.json", folder / "dataset.txt", None, 2, **searched)
     build_variant(work, platform, source, Settings(**given))
     return json.loads((work / "build.json").read_text())
+
+
+def first_step(folder: Path, model: Path, shape: contract.Contract) -> tuple[Path, Path]:
+    """Quantize a model that is calibrated in the folder; return the toolkit's graph and scales."""
+    part = Part(str(model), shape.inputs, None, shape.metadata)
+    found = []
+
+    def run() -> list[Path]:
+        rknn_toolkit.quantize_part(
+            part, folder / "dataset.txt", folder / "step1", "rk3588", lambda *f: found.extend(f)
+        )
+        return [path.resolve() for path in found]
+
+    return tuple(isolation.call(run))
 
 
 def errors(folder: Path, model: Path, shape: contract.Contract, record: dict) -> pd.DataFrame:

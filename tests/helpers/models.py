@@ -202,6 +202,74 @@ def zipformer2_like_encoder(
     return path
 
 
+def lstm_encoder(path: Path, node: bool) -> Path:
+    """Write an encoder with the interface of icefall's LSTM: states h and c, and one frame a chunk.
+
+    Args:
+        path: the ONNX file to write.
+        node: whether the LSTM is ONNX's own operator, as PyTorch writes nn.LSTM, or spelt out and
+            with a projection, as icefall exports it.
+    """
+    random = np.random.default_rng(5)
+    width, hidden, frames = 16, 24, 9
+    projected = hidden if node else width
+    value, nodes, constants = helper.make_tensor_value_info, [], []
+
+    def constant(name: str, array: np.ndarray) -> str:
+        constants.append(numpy_helper.from_array(array, name))
+        return name
+
+    def weight(name: str, *shape: int) -> str:
+        scale = shape[-2 if not node else -1] ** -0.5
+        return constant(name, random.normal(0, 1.5 * scale, shape).astype("f4"))
+
+    def add(operation: str, sources: list[str], *outputs: str, **attributes) -> str:
+        nodes.append(helper.make_node(operation, sources, list(outputs), **attributes))
+        return outputs[0]
+
+    flat = constant("flat", np.array([0, 1, frames * 80], dtype="i8"))
+    joined = add("Reshape", ["x", flat], "joined")
+    embed = constant("embed", random.normal(0, 0.02, (frames * 80, width)).astype("f4"))
+    embedded = add("MatMul", [joined, embed], "embedded")
+    # BasicNorm: x / sqrt(mean(x^2) + eps).
+    square = add("Pow", [embedded, constant("two", np.array(2, dtype="f4"))], "square")
+    mean = add("ReduceMean", [square], "mean", axes=[-1], keepdims=1)
+    sum_ = add("Add", [mean, constant("eps", np.array(0.25, dtype="f4"))], "mean_and_eps")
+    power = add("Pow", [sum_, constant("half", np.array(-0.5, dtype="f4"))], "one_over_rms")
+    time_first = add("Transpose", [add("Mul", [embedded, power], "normed")], "t", perm=[1, 0, 2])
+    if node:
+        sources = [
+            *(time_first, weight("w", 1, 4 * hidden, width), weight("r", 1, 4 * hidden, hidden)),
+            *(constant("b", random.normal(0, 0.2, (1, 8 * hidden)).astype("f4")), "", "h", "c"),
+        ]
+        add("LSTM", sources, "all_h", "new_h", "new_c", hidden_size=hidden)
+        out = add("Squeeze", ["all_h", constant("direction", np.array([1]))], "time_out")
+    else:
+        gates = add("MatMul", [time_first, weight("w", width, 4 * hidden)], "from_x")
+        again = add("MatMul", ["h", weight("r", projected, 4 * hidden)], "from_h")
+        add("Split", [add("Add", [gates, again], "gates")], "i", "f", "g", "o", axis=2)
+        for name in "ifo":
+            add("Sigmoid", [name], f"{name}_gate")
+        kept = add("Mul", ["f_gate", "c"], "kept")
+        fresh = add("Mul", ["i_gate", add("Tanh", ["g"], "g_gate")], "fresh")
+        cell = add("Tanh", [add("Add", [kept, fresh], "new_c")], "cell")
+        inner = add("Mul", ["o_gate", cell], "inner")
+        out = add("MatMul", [inner, weight("projection", hidden, projected)], "new_h")
+    add("Relu", [add("Transpose", [out], "batch_first", perm=[1, 0, 2])], "encoder_out")
+    states = {"h": [1, "N", projected], "c": [1, "N", hidden]}
+    inputs = [value("x", TensorProto.FLOAT, ["N", frames, 80])]
+    inputs += [value(name, TensorProto.FLOAT, shape) for name, shape in states.items()]
+    outputs = [value("encoder_out", TensorProto.FLOAT, ["N", 1, projected])]
+    outputs += [value(f"new_{name}", TensorProto.FLOAT, shape) for name, shape in states.items()]
+    graph = helper.make_graph(nodes, "lstm", inputs, outputs, constants)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    metadata = {"model_type": "lstm", "T": str(frames), "decode_chunk_len": "4"}
+    helper.set_model_props(model, metadata)
+    onnx.checker.check_model(model, full_check=True)
+    onnx.save(model, path)
+    return path
+
+
 def tiny_ctc(path: Path, tokens: int, batch: str | int = "N", counter: str = "int64") -> Path:
     """Write a streaming CTC model with Zipformer2's interface, as sherpa-onnx loads it.
 

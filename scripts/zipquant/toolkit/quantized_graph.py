@@ -46,17 +46,52 @@ WEIGHTLESS = {
 MATMUL = "exMatMul"
 """The toolkit's product of two matrices: (n, k, 1, m) and (n, k, 1, p) give (n, m, 1, p)."""
 
+SYMMETRIC = "symmetric"
+"""What the toolkit does without a node to the second factor of some products: it rounds the factor
+to a scale of the same range with 0 in its middle. So does, of the products that read a tensor as
+their second factor, the last whose first factor is no constant, as comparing the simulator's
+tensors has shown."""
+
 ATTENTION = "exSDPAttention"
 """The toolkit's attention: queries (n, channels, 1, t) with keys and values (n, channels, 1, s)."""
+
+INNER = ("q_matmul", "q_add", "q_softmax")
+"""Its attributes that name what is rounded within: scores, the same with the mask, weights."""
+
+
+NORM = "exNorm"
+"""The toolkit's normalization along some axes: x / sqrt(mean(x^2) + eps) in Zipformer."""
+
+
+LSTM = "exLSTM"
+"""The toolkit's LSTM, with the inputs and outputs of ONNX's."""
+
+
+LIMITS = {"Clip", "Relu"}
+JOINED = LIMITS | {"Add", "Elu", "HardSwish", "LeakyRelu", "Sigmoid", "Softplus", "Tanh", "exSwish"}
+"""What the compiler joins with the convolution before it; of these, what also with one of each
+channel by itself. Mul, Sub, Max, Min, Exp and HardSigmoid are not joined."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How a tensor is quantized: value = scale * (integer - zero), integer of some bits, signed."""
+    """How a tensor is quantized: value = scale * (integer - zero), integer of some bits, signed.
+
+    Attributes:
+        scale: the step from one integer to the next.
+        zero: the integer that stands for 0.
+        bits: of the integer.
+        reach: the largest absolute value of the calibrated range.
+    """
 
     scale: float
     zero: int
     bits: int
+    reach: float
+
+    def symmetric(self) -> "Scale":
+        """Return the scale of the same range with 0 in its middle, from -127 to 127."""
+        return Scale(self.reach / 127, 0, self.bits, self.reach)
 
 
 class Graph:
@@ -68,10 +103,11 @@ class Graph:
     Attributes:
         cumulative_sums: names of CumSum nodes. Some boards compute these wrong; the toolkit makes
             convolutions of them, so that none should be left.
-        nodes: in an order in which each comes after what it reads.
+        nodes: in an order in which each comes after what it reads; with nodes of the kind
+            `SYMMETRIC`, which stand in no file.
         inputs: names of the graph's inputs.
         outputs: names of its outputs.
-        producers: by tensor, the node that makes it.
+        producers: by tensor, the node that computes it.
         weights: by name.
         shapes: by tensor.
 
@@ -86,16 +122,19 @@ class Graph:
             raise UserError(
                 f"{path} is damaged ({error}): delete the folder and run again"
             ) from None
-        self.nodes = list(graph.node)
+        self.nodes = _with_symmetric(graph)
         self.cumulative_sums = [n.name for n in graph.node if n.op_type == "CumSum"]
         self.inputs = [value.name for value in graph.input]
         self.outputs = [value.name for value in graph.output]
-        self.producers = {name: node for node in graph.node for name in node.output}
+        self.producers = {name: node for node in self.nodes for name in computed(node)}
         self.weights = {tensor.name: tensor for tensor in graph.initializer}
         self.shapes = {
             value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
             for value in (*graph.value_info, *graph.input, *graph.output)
         } | {name: tuple(tensor.dims) for name, tensor in self.weights.items()}
+        for node in self.nodes:
+            if node.op_type == SYMMETRIC and node.input[0] in self.shapes:
+                self.shapes[node.output[0]] = self.shapes[node.input[0]]
 
     def macs(self, node: onnx.NodeProto) -> int:
         """Return the multiply-accumulates of a node for one chunk, 0 where it has none."""
@@ -141,6 +180,30 @@ class Graph:
         """
         found = {name: self._cone(name) for name in self.outputs}
         return {name: cone for name, cone in found.items() if cone}
+
+    def fused(self) -> set[str]:
+        """Return the tensors that are not made, because one layer computes what makes and reads it.
+
+        The compiler joins a convolution with the activation or the addition that alone reads it
+        (ConvExSwish and ConvAdd in its table of layers), and an addition with a Relu, and rounds
+        only what comes out at the end. A convolution of each channel by itself joins with little.
+        Found by comparing the simulator's tensors with the grids that they should lie on.
+        """
+        readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in self.nodes:
+            for name in dict.fromkeys(node.input):
+                readers.setdefault(name, []).append(node)
+        found, taken = set(), set()
+        for node in self.nodes:
+            name = node.output[0]
+            if name in self.outputs or len(readers.get(name, [])) != 1:
+                continue
+            (reader,) = readers[name]
+            # An addition of two convolutions is joined with the first.
+            if _joins(node, reader) and reader.output[0] not in taken:
+                found.add(name)
+                taken.add(reader.output[0])
+        return found
 
     def is_input(self, node: onnx.NodeProto) -> bool:
         """Whether a node makes the model's own input int8."""
@@ -213,6 +276,41 @@ class Graph:
         return bool((weight == np.tril(np.ones(shape[:2]))).all())
 
 
+def _joins(node: onnx.NodeProto, reader: onnx.NodeProto) -> bool:
+    if node.op_type == "Add":
+        return reader.op_type == "Relu"
+    if node.op_type != "Conv":
+        return False
+    groups = [entry.i for entry in node.attribute if entry.name == "group"]
+    return reader.op_type in (LIMITS if groups not in ([], [1]) else JOINED)
+
+
+def _with_symmetric(graph: onnx.GraphProto) -> list[onnx.NodeProto]:
+    """Return the nodes of a graph, with a node for each factor that is put on a symmetric scale."""
+    constants = {tensor.name for tensor in graph.initializer}
+    last = {
+        node.input[1]: position
+        for position, node in enumerate(graph.node)
+        if node.op_type == MATMUL and node.input[0] not in constants
+    }
+    nodes = []
+    for position, node in enumerate(graph.node):
+        if position == last.get(node.input[1] if node.op_type == MATMUL else ""):
+            moved = f"{node.input[1]} {SYMMETRIC}"
+            nodes.append(onnx.helper.make_node(SYMMETRIC, [node.input[1]], [moved]))
+            node.input[1] = moved
+        nodes.append(node)
+    return nodes
+
+
+def computed(node: onnx.NodeProto) -> list[str]:
+    """Return the tensors that a node computes: those within an attention, and its outputs."""
+    if node.op_type != ATTENTION:
+        return list(node.output)
+    names = {entry.name: entry.s.decode() for entry in node.attribute if entry.name in INNER}
+    return [*(names[place] for place in INNER if place in names), *node.output]
+
+
 def read_scales(config: str | Path) -> dict[str, Scale]:
     """Read how each tensor is quantized from the `.cfg` file of the toolkit's first step.
 
@@ -225,7 +323,12 @@ def read_scales(config: str | Path) -> dict[str, Scale]:
     text = Path(config).read_text(encoding="utf-8")
     entries = yaml.load(text, Loader=yaml.CSafeLoader)["quantize_parameters"]
     return {
-        name: Scale(entry["scale"][0], entry["zero_point"][0], int(entry["dtype"][3:]))
+        name: Scale(
+            scale=entry["scale"][0],
+            zero=entry["zero_point"][0],
+            bits=int(entry["dtype"][3:]),
+            reach=max(abs(entry["min"][0]), abs(entry["max"][0])),
+        )
         for name, entry in entries.items()
         if entry["dtype"].startswith("int")
     }
@@ -255,6 +358,13 @@ def set_float16(config: str | Path, tensors: Sequence[str]) -> None:
     names = [name for name in dict.fromkeys(tensors) if name in quantized]
     lines = [f"    {json.dumps(name)}: {FLOAT16}" for name in names]
     files.write_text(path, "\n".join(["custom_quantize_layers:", *lines, rest]))
+
+
+def float16_tensors(config: str | Path) -> list[str]:
+    """Return the tensors that `set_float16` has entered into a `.cfg` file."""
+    text = Path(config).read_text(encoding="utf-8")
+    head = text.split("quantize_parameters:", 1)[0]
+    return list(yaml.load(head, Loader=yaml.CSafeLoader)["custom_quantize_layers"])
 
 
 def input_ranges(config: str | Path, inputs: Sequence[str]) -> dict[str, tuple[float, float]]:

@@ -9,6 +9,7 @@ PyTorch is there because rknn-toolkit2 imports it.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,17 @@ import torch.nn.functional as F
 from onnx import helper, numpy_helper
 
 from zipquant.model.contract import Contract, Tensor
-from zipquant.toolkit.quantized_graph import ATTENTION, CONVERT, MATMUL, Graph, Scale
+from zipquant.toolkit.quantized_graph import (
+    ATTENTION,
+    CONVERT,
+    LSTM,
+    MATMUL,
+    NORM,
+    SYMMETRIC,
+    Graph,
+    Scale,
+    computed,
+)
 
 Operator = Callable[[list[Any], dict[str, Any]], Any]
 """Takes the inputs (tensors, or lists of numbers where these are constant integers) and attributes;
@@ -58,14 +69,30 @@ def _slice(inputs: list[Any], attributes: dict[str, Any]) -> torch.Tensor:
     axes = inputs[3] if len(inputs) > 3 else range(len(starts))
     steps = inputs[4] if len(inputs) > 4 else [1] * len(starts)
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
-        size = x.shape[axis]
-        if step < 1:
-            raise UnknownOperator("Slice backwards")
-        first, last = (min(max(n + size if n < 0 else n, 0), size) for n in (start, end))
-        x = x.narrow(axis, first, max(last - first, 0))
-        if step > 1:
-            x = x.index_select(axis, torch.arange(0, x.shape[axis], step))
+        # ONNX counts as Python does: from the end below 0, and what lies outside is cut off.
+        places = range(x.shape[axis])[start:end:step]
+        if step == 1:
+            x = x.narrow(axis, places.start, len(places))
+        else:
+            x = x.index_select(axis, torch.tensor(places, dtype=torch.int64))
     return x
+
+
+def _pad(inputs: list[Any], attributes: dict[str, Any]) -> torch.Tensor:
+    if attributes.get("mode", b"constant") != b"constant":
+        raise UnknownOperator(f"Pad with {attributes['mode'].decode()}")
+    x, pads, *value = inputs
+    # ONNX names all beginnings, then all ends; PyTorch both of each axis, the last axis first.
+    pairs = zip(pads[: x.dim()], pads[x.dim() :], strict=True)
+    order = [n for pair in reversed(list(pairs)) for n in pair]
+    return F.pad(x, order, value=float(value[0]) if value else 0.0)
+
+
+def _norm(inputs: list[torch.Tensor], attributes: dict[str, Any]) -> torch.Tensor:
+    if attributes["mode"] != b"rms" or len(inputs) > 1:
+        raise UnknownOperator(f"{NORM} with {attributes['mode'].decode()}")
+    mean = inputs[0].square().mean(dim=tuple(attributes["axes"]), keepdim=True)
+    return inputs[0] * torch.rsqrt(mean + attributes["eps"])
 
 
 def _reshape(inputs: list[Any], attributes: dict[str, Any]) -> torch.Tensor:
@@ -96,13 +123,34 @@ def _glu(inputs: list[Any], attributes: dict[str, Any]) -> torch.Tensor:
     return F.glu(inputs[0], dim=attributes["axis"])
 
 
-def _attention(inputs: list[Any], attributes: dict[str, Any]) -> torch.Tensor:
+def _attention(inputs: list[torch.Tensor], attributes: dict[str, Any]) -> torch.Tensor:
     """Scaled dot product attention: queries, keys and values (n, channels, 1, frames), and a mask
-    that is added, (n, keys, 1, queries or 1)."""
+    that is added, (n, keys, 1, queries or 1). The attribute `inner` rounds what is within."""
     query, key, value, *mask = inputs
+    inner = attributes.get("inner", lambda place, tensor: tensor)
     scores = torch.einsum("ncht,nchs->nsht", query, key) * attributes.get("scale", 1.0)
-    weights = F.softmax(scores + mask[0] if mask else scores, dim=1)
+    scores = inner("q_matmul", scores)
+    if mask:
+        scores = inner("q_add", scores + mask[0])
+    weights = inner("q_softmax", F.softmax(scores, dim=1))
     return torch.einsum("nsht,nchs->ncht", weights, value)
+
+
+def _lstm(inputs: list[Any], attributes: dict[str, Any]) -> tuple[torch.Tensor, ...]:
+    """ONNX's LSTM of one direction: frames (t, n, channels), states (1, n, hidden)."""
+    x, weight, recurrence, bias, lengths, hidden, cell = inputs
+    layouts = {attributes.get(f"{side}_layout") for side in ("input", "output")}
+    if len(weight) > 1 or lengths is not None or layouts != {b"snc"}:
+        raise UnknownOperator(f"{LSTM} of another kind than icefall's")
+    hidden, cell, outputs = hidden[0], cell[0], []
+    for frame in x.unbind(0):
+        gates = F.linear(frame, weight[0], bias[0].reshape(2, -1).sum(0))
+        gates = gates + F.linear(hidden, recurrence[0])
+        take, give, keep, fresh = gates.chunk(4, dim=1)
+        cell = torch.sigmoid(keep) * cell + torch.sigmoid(take) * torch.tanh(fresh)
+        hidden = torch.sigmoid(give) * torch.tanh(cell)
+        outputs.append(hidden)
+    return torch.stack(outputs), hidden[None], cell[None]
 
 
 OPERATORS: dict[str, Operator] = {
@@ -113,17 +161,21 @@ OPERATORS: dict[str, Operator] = {
     "Concat": lambda inputs, attributes: torch.cat(inputs, dim=attributes["axis"]),
     "Conv": _convolution,
     "Div": lambda inputs, _: inputs[0] / inputs[1],
+    "Equal": lambda inputs, _: inputs[0] == inputs[1],
     "Exp": lambda inputs, _: torch.exp(inputs[0]),
     "Expand": lambda inputs, _: inputs[0] + torch.zeros(inputs[1], dtype=inputs[0].dtype),
     "Gather": _gather,
     "Greater": lambda inputs, _: inputs[0] > inputs[1],
     "Identity": lambda inputs, _: inputs[0],
+    "LeakyRelu": lambda inputs, a: F.leaky_relu(inputs[0], a.get("alpha", 0.01)),
+    "LessOrEqual": lambda inputs, _: inputs[0] <= inputs[1],
     "Log": lambda inputs, _: torch.log(inputs[0]),
     "LogSoftmax": lambda inputs, attributes: F.log_softmax(inputs[0], attributes.get("axis", -1)),
     "Max": lambda inputs, _: torch.maximum(*inputs),
     "Min": lambda inputs, _: torch.minimum(*inputs),
     "Mul": lambda inputs, _: inputs[0] * inputs[1],
     "Neg": lambda inputs, _: -inputs[0],
+    "Pad": _pad,
     "Pow": lambda inputs, _: torch.pow(inputs[0], inputs[1]),
     "Reciprocal": lambda inputs, _: 1 / inputs[0],
     "ReduceMean": _mean,
@@ -138,15 +190,26 @@ OPERATORS: dict[str, Operator] = {
     "Sub": lambda inputs, _: inputs[0] - inputs[1],
     "Tanh": lambda inputs, _: torch.tanh(inputs[0]),
     "Transpose": lambda inputs, attributes: inputs[0].permute(*attributes["perm"]),
+    "Where": lambda inputs, _: torch.where(*inputs),
+    SYMMETRIC: lambda inputs, _: inputs[0],
     ATTENTION: _attention,
     "exGlu": _glu,
+    LSTM: _lstm,
+    NORM: _norm,
     "exSoftmax13": lambda inputs, attributes: F.softmax(inputs[0], attributes["axis"]),
     # Found with the double swish of Zipformer, x * sigmoid(x - 1), whose gamma is -1.
     "exSwish": lambda inputs, a: inputs[0] * torch.sigmoid(inputs[0] + a.get("gamma", 0.0)),
 }
 """What the toolkit's graphs are made of. `Emulation.check` finds out whether these are right."""
 
-NUMBERS = {"Reshape": (1,), "Slice": (1, 2, 3, 4), "Split": (1,), "Gather": (1,), "Expand": (1,)}
+NUMBERS = {
+    "Reshape": (1,),
+    "Slice": (1, 2, 3, 4),
+    "Split": (1,),
+    "Gather": (1,),
+    "Expand": (1,),
+    "Pad": (1, 2),
+}
 """Inputs that are lists of numbers rather than tensors."""
 
 
@@ -177,23 +240,33 @@ class Emulation:
             name: torch.from_numpy(numpy_helper.to_array(tensor).copy())
             for name, tensor in graph.weights.items()
         }
-        self._rounded = {
-            node.input[1]: round_weight(self._constants[node.input[1]], per_channel)
-            for node in graph.nodes
-            if node.op_type == "Conv" and node.input[1] in self._constants
-        }
+        self._weights: dict[tuple[str, int], torch.Tensor] = {}
+        for node in graph.nodes:
+            if node.op_type == "Conv" and node.input[1] in self._constants:
+                self._round_weights(node, per_channel)
         self._attributes = [
             {entry.name: helper.get_attribute_value(entry) for entry in node.attribute}
             for node in graph.nodes
         ]
+        self._fused = graph.fused()
         self.readers: dict[str, list[onnx.NodeProto]] = {}
+        # Tensors that stand in no file are in float16 where that of the toolkit's node is.
+        self._owners: dict[str, str] = {}
         for node in graph.nodes:
-            for name in node.input:
+            inner = [name for name in computed(node) if name not in node.output]
+            for name in (*node.input, *inner):
                 self.readers.setdefault(name, []).append(node)
+            self._owners |= dict.fromkeys(inner, node.output[0])
+            for name in node.input:
+                source = graph.producers.get(name)
+                if source is not None and source.op_type == SYMMETRIC:
+                    self._owners[name] = node.output[0]
+                    if source.input[0] in self.scales:
+                        self.scales[name] = self.scales[source.input[0]].symmetric()
 
     def is_int8(self, node: onnx.NodeProto, float16: Collection[str]) -> bool:
         """Whether a node computes in int8, given the tensors that stay in float16."""
-        return any(name in self.scales and name not in float16 for name in node.output)
+        return any(not self._is_chosen(name, float16) for name in node.output)
 
     def is_rounded(self, name: str, float16: Collection[str]) -> bool:
         """Whether some node gets a tensor rounded, given the tensors that stay in float16."""
@@ -229,12 +302,12 @@ class Emulation:
 
         def one(flags: torch.Tensor, *arrays: torch.Tensor) -> tuple[torch.Tensor, ...]:
             def rounded(name: str, value: torch.Tensor) -> torch.Tensor:
-                if only is None:
-                    return fake_quantize(value, self.scales[name])
-                if name not in position:
+                if only is not None and name not in position:
                     return value
-                off = fake_quantize(value, self.scales[name]) - value
-                return value + flags[position[name]] * off
+                result = fake_quantize(value, self.scales[name])
+                if only is None:
+                    return result
+                return value + flags[position[name]] * (result - value)
 
             return self._forward(arrays, float16, rounded, weights=only is None)
 
@@ -286,29 +359,58 @@ class Emulation:
         rounded: Callable[[str, torch.Tensor], torch.Tensor],
         weights: bool,
     ) -> tuple[torch.Tensor, ...]:
+        """Run one chunk of one lane.
+
+        Args:
+            inputs: x and the states, in the contract's order.
+            float16: the tensors that stay in float16.
+            rounded: takes name and value of each tensor that is rounded, and gives what is read.
+            weights: whether weights are rounded, and what is kept in float16 to float16.
+
+        Returns:
+            Encoder output and the states after the chunk.
+        """
         names = [tensor.name for tensor in self._contract.inputs]
         values = self._constants | dict(zip(names, inputs, strict=True))
-        quantized: dict[str, torch.Tensor] = {}
+        seen: dict[str, torch.Tensor] = {}
+
+        def read(node: onnx.NodeProto, place: int, name: str, int8: bool) -> Any:
+            if place in NUMBERS.get(node.op_type, ()):
+                return values[name].tolist()
+            if weights and (node.output[0], place) in self._weights:
+                return self._weights[node.output[0], place] if int8 else half(values[name])
+            if name not in self.scales or not self._is_read_rounded(name, int8, float16):
+                return values[name]
+            if name not in seen:
+                seen[name] = rounded(name, values[name])  # once, for all that read it
+            return seen[name]
+
+        def inner(attributes: Mapping[str, Any], place: str, value: torch.Tensor) -> torch.Tensor:
+            name = attributes.get(place, b"").decode()
+            return rounded(name, value) if name in self.scales else value
+
         for node, attributes in zip(self._graph.nodes, self._attributes, strict=True):
             int8 = self.is_int8(node, float16)
-            read = []
-            for place, name in enumerate(node.input):
-                value = values[name]
-                if place in NUMBERS.get(node.op_type, ()):
-                    value = value.tolist()
-                elif int8 and weights and name in self._rounded:
-                    value = self._rounded[name]
-                elif name in self.scales and self._is_read_rounded(name, int8, float16):
-                    if name not in quantized:  # once, for all that read it
-                        quantized[name] = rounded(name, value)
-                    value = quantized[name]
-                read.append(value)
-            found = OPERATORS[node.op_type](read, attributes)
-            for name, value in zip(
-                node.output, found if isinstance(found, tuple) else (found,), strict=True
-            ):
-                values[name] = value
+            # An input that is left out has no name.
+            given = [read(node, i, n, int8) if n else None for i, n in enumerate(node.input)]
+            if node.op_type == ATTENTION and int8:
+                attributes = attributes | {"inner": partial(inner, attributes)}
+            found = OPERATORS[node.op_type](given, attributes)
+            found = found if isinstance(found, tuple) else (found,)
+            for name, value in zip(node.output, found, strict=True):
+                kept = weights and value.is_floating_point() and self._is_float16(name, float16)
+                values[name] = half(value) if kept else value
         return tuple(values[name] for name in self._contract.outputs)
+
+    def _round_weights(self, node: onnx.NodeProto, per_channel: bool) -> None:
+        """Round the weight of a convolution to int8, and its bias to int32."""
+        weight, step = round_weight(self._constants[node.input[1]], per_channel)
+        self._weights[node.output[0], 1] = weight
+        given = self.scales.get(node.input[0])
+        if len(node.input) > 2 and given:
+            step = step * given.scale  # that of the products' sum
+            bias = torch.round(self._constants[node.input[2]] / step) * step
+            self._weights[node.output[0], 2] = bias
 
     def _is_read_rounded(self, name: str, int8: bool, float16: Collection[str]) -> bool:
         """Whether a node gets a tensor rounded: what computes in int8 reads int8.
@@ -317,18 +419,26 @@ class Emulation:
         float16 where all that read it compute so; constants are then too.
         """
         if int8:
-            return True
+            # Only where both are int8 does the toolkit make one layer of them.
+            return name not in self._fused or name in float16
+        return not self._is_float16(name, float16)
+
+    def _is_float16(self, name: str, float16: Collection[str]) -> bool:
+        """Whether a tensor is kept in float16."""
         producer = self._graph.producers.get(name)
-        if producer is None or self._graph.is_input(producer):
-            return any(self.is_int8(node, float16) for node in self.readers[name])
-        return name not in float16
+        if name in self.scales and (producer is None or self._graph.is_input(producer)):
+            return not any(self.is_int8(node, float16) for node in self.readers.get(name, []))
+        return self._is_chosen(name, float16)
+
+    def _is_chosen(self, name: str, float16: Collection[str]) -> bool:
+        return name not in self.scales or self._owners.get(name, name) in float16
 
 
 class EmulatedEncoder:
     """An emulation with one choice of precision, as a model for `streaming.stream`."""
 
     def __init__(self, emulation: Emulation, contract: Contract, float16: Collection[str]):
-        self._emulation, self._float16 = emulation, frozenset(float16)
+        self.emulation, self._float16 = emulation, frozenset(float16)
         self._inputs, self._states = contract.inputs, contract.states
 
     def run(
@@ -339,7 +449,7 @@ class EmulatedEncoder:
             lanes_in_front(array, tensor)
             for array, tensor in zip((x, *states), self._inputs, strict=True)
         ]
-        encoder_out, after = self._emulation.run(fronts[0], fronts[1:], self._float16)
+        encoder_out, after = self.emulation.run(fronts[0], fronts[1:], self._float16)
         # The encoder output has one utterance's batch axis, of 1, behind the lanes.
         return encoder_out[:, 0], [
             _lanes_in_place(array, state.tensor)
@@ -355,17 +465,27 @@ def fake_quantize(value: torch.Tensor, scale: Scale) -> torch.Tensor:
     return steps.clamp(-half - scale.zero, half - 1 - scale.zero).mul_(scale.scale)
 
 
-def round_weight(weight: torch.Tensor, per_channel: bool) -> torch.Tensor:
-    """Return a weight rounded to symmetric int8, with one scale or one for each output channel.
+def half(value: torch.Tensor) -> torch.Tensor:
+    """Return a tensor rounded to float16, and back."""
+    return value.to(torch.float16).to(torch.float32)
+
+
+def round_weight(weight: torch.Tensor, per_channel: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a weight rounded to int8, with one range or one for each output channel, and the step.
 
     Args:
         weight: (output channels, ...).
         per_channel: see `Emulation`.
+
+    Returns:
+        The weight, and the step from one integer to the next, (output channels) or (1).
     """
     rows = weight.reshape(len(weight) if per_channel else 1, -1)
-    scale = rows.abs().amax(dim=1, keepdim=True) / 127
-    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
-    return (torch.round(rows / scale) * scale).reshape(weight.shape)
+    low, high = (rows.amin(1, True).clamp(max=0), rows.amax(1, True).clamp(min=0))
+    step = torch.where(high > low, (high - low) / 255, 1.0)
+    zero = torch.round(-128 - low / step)
+    integers = torch.clamp(torch.round(rows / step) + zero, -128, 127)
+    return ((integers - zero) * step).reshape(weight.shape), step[:, 0]
 
 
 def lanes_in_front(array: np.ndarray, tensor: Tensor) -> np.ndarray:

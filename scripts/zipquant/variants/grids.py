@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from zipquant.toolkit.quantized_graph import Graph
+from zipquant.toolkit.quantized_graph import Graph, computed
 from zipquant.variants.emulation import Emulation
 
 MOVES = {"Reshape", "Transpose", "Slice", "Split", "Squeeze", "Unsqueeze"}
@@ -36,8 +36,8 @@ def grids(graph: Graph, emulation: Emulation) -> list[Grid]:
     leader: dict[str, str] = {}
     members: dict[str, list[str]] = {}
     constants = [name for name in graph.weights if name in scales and name in emulation.readers]
-    computed = [name for node in graph.nodes for name in node.output if name in scales]
-    for name in (*constants, *computed):
+    made = [name for node in graph.nodes for name in computed(node) if name in scales]
+    for name in (*constants, *made):
         source = moved_from(graph, name)
         first = leader.get(source, name) if source else name
         if first != name and scales[first] != scales[name]:
