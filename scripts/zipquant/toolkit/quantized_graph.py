@@ -43,6 +43,19 @@ WEIGHTLESS = {
 }
 """Operators that a running mean is made of, besides its CumSum."""
 
+MOVES = {
+    "Concat",
+    "Gather",
+    "Reshape",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Transpose",
+    "Unsqueeze",
+    CONVERT,
+}
+"""Operators that change no value."""
+
 MATMUL = "exMatMul"
 """The toolkit's product of two matrices: (n, k, 1, m) and (n, k, 1, p) give (n, m, 1, p)."""
 
@@ -165,8 +178,47 @@ class Graph:
         inside = {node.output[0] for node in self.nodes if self.is_input(node)}
         found = [name for node in self.nodes if inside & set(node.input) for name in node.output]
         found += [n for n in self.outputs if self.producers[n].op_type == CONVERT]
+        found += self._moved_on(set(found))
         # A state that is handed on unchanged is both.
         return list(dict.fromkeys(found))
+
+    def _moved_on(self, borders: set[str]) -> list[str]:
+        """Tensors by which parts of float16 inputs come to outputs, where nothing else reads them.
+
+        Such as the part of a cache that stays: as int8 it would be converted twice, and the boards'
+        Split of int8 runs on the CPU. What such a part is joined with is float16 as well, back to
+        where it was joined or computed itself.
+        """
+        readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in self.nodes:
+            for name in node.input:
+                readers.setdefault(name, []).append(node)
+        moved: dict[str, bool] = {}
+        for node in reversed(self.nodes):  # readers come before what they read
+            for name in node.output:
+                moved[name] = all(
+                    reader.op_type in MOVES and all(moved[n] for n in reader.output)
+                    for reader in readers.get(name, [])
+                )
+        found: dict[str, None] = {}
+        todo = [
+            node
+            for node in self.nodes
+            if node.op_type in MOVES and node.input[0] in borders and node.output[0] not in borders
+        ]
+        while todo:
+            node = todo.pop()
+            if node.output[0] in found or not all(moved[name] for name in node.output):
+                continue
+            found |= dict.fromkeys(node.output)
+            todo += [reader for name in node.output for reader in readers.get(name, [])]
+            sources = [self.producers[name] for name in node.input if name in self.producers]
+            todo += [
+                source
+                for source in sources
+                if source.op_type in MOVES - {"Concat"} and not borders & set(source.output)
+            ]
+        return list(found)
 
     def running_means(self) -> dict[str, list[str]]:
         """Return the states that are running means, with the tensors that compute each.
