@@ -165,9 +165,10 @@ def why_not_native(prepared: str | Path) -> str | None:
     """Return why the encoder has no form that the compiler likes; None where it has one.
 
     Args:
-        prepared: what `prepare` has written.
+        prepared: what `prepare` has written, or another ONNX file, which has none.
     """
-    return files.read_json(Path(prepared).with_name(VERDICT))["reason"]
+    verdict = Path(prepared).with_name(VERDICT)
+    return files.read_json(verdict)["reason"] if verdict.exists() else "none was prepared"
 
 
 def prove(
