@@ -2,11 +2,11 @@
 
     python benchmarks/layers.py --demo results [--icefall encoder.onnx] [--large encoder.onnx]
 
-The float16 encoders are built here, one after another: half a minute to two minutes of a core each.
-The int8 figures are those of a finished demo run in the folder `--demo`, whose search and simulation
-take longer. `--icefall` is a Zipformer v1 as icefall exports it, `--large` the encoder of about 20 M
-parameters that `python demo/export.py --scale large --out large` makes. What is not given is left
-out. Writes benchmarks/results.json and prints what it counts.
+The float16 encoders are built here, one after another: half a minute to two minutes of a core
+each. The int8 figures are those of a finished run of the demo with the results folder `--demo`,
+whose search and simulation take longer. `--icefall` is a Zipformer v1 as icefall exports it,
+`--large` the encoder of 20 M parameters of `python demo/export.py --scale large --out large`. What
+is not given is left out. Writes benchmarks/results.json and prints what it counts.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from pathlib import Path
 
 from record import RESULTS, record
 
+from zipquant.evaluation import measures
 from zipquant.model import contract as contracts
 from zipquant.toolkit.layer_table import Table
 from zipquant.toolkit.variant_folder import LAYERS
@@ -85,7 +86,7 @@ def main() -> None:
 
 def encoder_out_db(report: dict) -> float:
     """Return the int8 variant's SQNR of the encoder output, free-running, in dB."""
-    return report["variants"]["int8"]["free_running"]["encoder_out"]["sqnr_db"]
+    return report["variants"]["int8"]["encoder_out"][measures.FREE_RUNNING]["sqnr_db"]
 
 
 if __name__ == "__main__":
