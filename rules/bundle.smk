@@ -1,3 +1,54 @@
+# What a board runs.
+
+
+def calibrated_with() -> dict[str, str | list[str]]:
+    """What any of the variants is calibrated and searched with."""
+    if all(settings["dtype"] == "float16" for settings in VARIANTS.values()):
+        return {}
+    found = {**rules.calibration.output, "sample": rules.sample.output.sample}
+    searches = [
+        s["mixed_precision"] for s in VARIANTS.values() if s.get("mixed_precision")
+    ]
+    if searches:
+        found["features"] = all_shards("calibration", "features/{set}/{shard}.h5")
+    if any(search["target_wer_loss"] is not None for search in searches):
+        found |= recognizer_files()
+    return found
+
+
+# The best variant from the encoder as it is: a board tells which of the two is faster.
+rule plain_encoder:
+    input:
+        **calibrated_with(),
+        best=rules.choose.output.best,
+        builds=expand(rules.quantize.output.build, variant=VARIANTS),
+        model=rules.prepare.output.model,
+        original=config["model"]["encoder"],
+        contract=rules.inspect.output.contract,
+        lib=lib("plain_encoder"),
+    output:
+        build=result("plain_encoder/build.json"),
+        toolkit=directory(result("plain_encoder/toolkit")),
+    log:
+        log_of("plain_encoder"),
+    benchmark:
+        benchmark_of("plain_encoder")
+    conda:
+        "../envs/zipquant.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(120),
+    params:
+        work=lambda w, output: os.path.dirname(output.build),
+        context_size=context_size(),
+        settings=VARIANTS,
+    message:
+        "Building the best variant from the encoder as it is"
+    script:
+        "../scripts/plain_encoder.py"
+
+
 # Everything that a board needs: the best variant, decoder, joiner, tokens, and what they are.
 rule bundle:
     input:
@@ -8,6 +59,7 @@ rule bundle:
         scores=rules.score.output.scores if PLAN.recognizer else [],
         builds=expand(rules.quantize.output.build, variant=VARIANTS),
         tokens=recognizer_files().get("tokens", []),
+        plain=rules.plain_encoder.output if config["bundle"]["plain_encoder"] else [],
         templates=templates("bundle.md"),
         lib=lib("bundle"),
     output:

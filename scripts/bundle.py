@@ -14,6 +14,7 @@ run(
     decoder=snakemake.input.get("decoder"),
     joiner=snakemake.input.get("joiner"),
     verified=snakemake.input.verified,
+    plain=next(iter(snakemake.input.get("plain", [])), None),
     audio=snakemake.params.audio,
     folder=snakemake.output.folder,
     archive=snakemake.output.archive,

@@ -33,6 +33,9 @@ SHARED = (
 )
 """The modules of this library that it needs: the package `board`, and what that imports."""
 
+PLAIN_ENCODER = "encoder-plain.rknn"
+"""The same encoder from its graph as it is, where `ENCODER` is built in another form."""
+
 DECODER, JOINER, TOKENS = "decoder.rknn", "joiner.rknn", "tokens.txt"
 
 
@@ -54,6 +57,7 @@ def write(
     decoder: str | Path | None,
     joiner: str | Path | None,
     verified: Sequence[str | Path],
+    plain: str | Path | None,
     audio: Mapping[str, Any],
     folder: str | Path,
     archive: str | Path,
@@ -69,6 +73,7 @@ def write(
         decoder: the decoder's .rknn; None for a CTC model.
         joiner: the joiner's .rknn; None for a CTC model.
         verified: JSON of how exact decoder and joiner are; none for a CTC model.
+        plain: build.json of the same variant from the encoder as it is; None for none.
         audio: the settings `channels` and `tail_padding`.
         folder: the folder to write.
         archive: the tar file to write, with the same content.
@@ -81,12 +86,14 @@ def write(
     build = Build.load(variants[best])
     encoder = Path(variants[best]).with_name(ENCODER)
     build.check(encoder.parent)
+    other = _plain_encoder(plain)
     contract = Contract.load(contract_file)
-    check_parts(build, contract, [path for path in (encoder, decoder, joiner) if path])
+    parts = [path for path in (encoder, other, decoder, joiner) if path]
+    check_parts(build, contract, parts)
     folder = Path(folder)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    sources = {ENCODER: encoder, DECODER: decoder, JOINER: joiner}
+    sources = {ENCODER: encoder, PLAIN_ENCODER: other, DECODER: decoder, JOINER: joiner}
     for name, source in sources.items():
         if source:
             shutil.copyfile(source, folder / name)
@@ -102,6 +109,7 @@ def write(
         "variant": best,
         "refusals": refusals(folder),
         "build": build.summary(),
+        "plain": Build.load(plain).summary() if plain else None,
         "choice": choice["why"],
         "recognizer": {Path(path).stem: files.read_json(path) for path in verified},
         "accuracy": _accuracy(files.read_json(scores_file), best) if scores_file else None,
@@ -119,6 +127,15 @@ def write(
     with files.atomic(archive) as temporary, tarfile.open(temporary, "w") as tar:
         for path in _content(folder):
             tar.add(path, f"{folder.name}/{path.relative_to(folder)}", filter=_plain)
+
+
+def _plain_encoder(plain: str | Path | None) -> Path | None:
+    """The encoder that is built from the graph as it is, checked; None where there is none."""
+    if plain is None or Build.load(plain).failure:
+        return None
+    folder = Path(plain).parent
+    Build.load(plain).check(folder)
+    return folder / ENCODER
 
 
 def check_parts(build: Build, contract: Contract, parts: Sequence[str | Path]) -> None:

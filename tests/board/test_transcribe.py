@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -249,3 +250,26 @@ def test_no_board_is_told_with_what_to_do(tmp_path, device, name):
     rknn_toolkit.build(model, shape, None, tmp_path, scheme, float16=lambda graph, config: None)
     with pytest.raises(UserError, match=rf"^{name}.*set evaluation\.target to null"):
         rknn_toolkit.Board(tmp_path / "encoder.rknn", shape, "rk3588", device)
+
+
+class SlowRunner(OnnxRunner):
+    """A network that takes its time."""
+
+    def run(self, arrays):
+        time.sleep(0.02)
+        return super().run(arrays)
+
+
+def test_benchmark_names_the_faster_of_two_encoders():
+    model = bundle.describe(contract.inspect(DEMO_MODEL), 2, AUDIO)
+    encoders = {
+        transcribe.ENCODER: SlowRunner(DEMO_MODEL),
+        transcribe.PLAIN_ENCODER: OnnxRunner(DEMO_MODEL),
+    }
+    *times, verdict = transcribe.benchmark(encoders, model, seconds=0.1)
+    assert [line.split(":")[0] for line in times] == list(encoders)
+    assert verdict.startswith("encoder-plain.rknn is the faster one, by ")
+    assert verdict.endswith(": copy it over encoder.rknn")
+    assert (
+        len(list(transcribe.benchmark({"encoder.rknn": encoders["encoder.rknn"]}, model, 0))) == 1
+    )

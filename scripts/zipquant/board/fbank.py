@@ -3,6 +3,7 @@
 import kaldi_native_fbank as knf
 import numpy as np
 
+BINS = 80
 SAMPLE_RATE = 16000
 """Hz; what every published streaming Zipformer is trained with and sherpa-onnx resamples to."""
 
@@ -27,7 +28,7 @@ def fbank(samples: np.ndarray) -> np.ndarray:
     options.frame_opts.samp_freq = SAMPLE_RATE
     options.frame_opts.dither = 0
     options.frame_opts.snip_edges = False
-    options.mel_opts.num_bins = 80
+    options.mel_opts.num_bins = BINS
     options.mel_opts.low_freq = 20
     options.mel_opts.high_freq = -400
     extractor = knf.OnlineFbank(options)

@@ -19,7 +19,7 @@ import numpy as np
 import soundfile
 
 from zipquant.board import description
-from zipquant.board.fbank import SAMPLE_RATE, fbank
+from zipquant.board.fbank import BINS, SAMPLE_RATE, fbank
 from zipquant.board.greedy_search import Networks, search_ctc, search_transducer
 from zipquant.board.vocabulary import Vocabulary
 from zipquant.board.vocabulary import read as read_vocabulary
@@ -27,6 +27,13 @@ from zipquant.errors import UserError, plain
 
 COLUMNS = ("utterance", "text", "tokens", "ms_per_chunk")
 """Of the table; all but the last are those of the workflow's own tables of texts."""
+
+
+ENCODER, PLAIN_ENCODER = "encoder.rknn", "encoder-plain.rknn"
+"""The encoder, and the same encoder built from its graph as it is, where a bundle has both."""
+
+SECONDS, WARM_UP = 25, 5
+"""How long `benchmark` runs each encoder, and after how many chunks it begins to count."""
 
 
 class Runner(Protocol):
@@ -124,7 +131,7 @@ def encode(
     Returns:
         The encoder output, float32 (frames, dim), and the seconds that each chunk took.
     """
-    states = [np.zeros(state["shape"], state["dtype"]) for state in model["states"]]
+    states = _first_states(model)
     encoded, seconds, first = [], [], 0
     while first + model["chunk_frames"] < len(frames):
         x = frames[None, first : first + model["chunk_frames"]]
@@ -203,18 +210,65 @@ def transcribe(
         yield plain(path.stem), plain(known.text(ids)), " ".join(map(str, ids)), ms
 
 
+def benchmark(
+    encoders: Mapping[str, Runner], model: Mapping[str, Any], seconds: float = SECONDS
+) -> Iterator[str]:
+    """Time encoders on this board, chunk by chunk in turn; yield what was found, line by line.
+
+    Args:
+        encoders: by name; all take the same.
+        model: what they take, see `description.MODEL`.
+        seconds: how long each runs.
+    """
+    noise = np.random.default_rng(0)
+    times: dict[str, list[float]] = {name: [] for name in encoders}
+    states = {name: _first_states(model) for name in encoders}
+    while min(map(sum, times.values())) < seconds:
+        x = noise.normal(-8, 4, (1, model["chunk_frames"], BINS)).astype(np.float32)
+        for name, encoder in encoders.items():
+            start = time.perf_counter()
+            _, *new_states = encoder.run([x, *states[name]])
+            times[name].append(time.perf_counter() - start)
+            states[name] = _next_states(model, new_states)
+    medians = {}
+    for name, found in times.items():
+        counted = found[WARM_UP:] or found
+        medians[name] = 1000 * float(np.median(counted))
+        yield f"{name}: {medians[name]:.2f} ms a chunk, median of {len(counted)}"
+    if len(medians) == 2:
+        fast, slow = sorted(medians, key=medians.__getitem__)
+        gain = 100 * (1 - medians[fast] / medians[slow])
+        yield f"{fast} is the faster one, by {gain:.0f} %" + (
+            "" if fast == ENCODER else f": copy it over {ENCODER}"
+        )
+
+
+def _first_states(model: Mapping[str, Any]) -> list[np.ndarray]:
+    return [np.zeros(state["shape"], state["dtype"]) for state in model["states"]]
+
+
 def main() -> None:
     """Read the command line, and transcribe on the NPU."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("wavs", nargs="+", type=Path, help="16 kHz wav or flac files")
+    parser.add_argument("wavs", nargs="*", type=Path, help="16 kHz wav or flac files")
     parser.add_argument("--bundle", type=Path, default=Path(__file__).resolve().parent)
     parser.add_argument("--output", type=Path, help="the table to write (TSV); else it is printed")
+    parser.add_argument(
+        "--benchmark", action="store_true", help="time the encoder, or the two forms of it"
+    )
     given = parser.parse_args()
+    if not given.wavs and not given.benchmark:
+        parser.error("name a wav file, or give --benchmark")
     try:
         description.check_files(given.bundle)
         model = description.read(given.bundle)
+        if given.benchmark:
+            names = [name for name in (ENCODER, PLAIN_ENCODER) if (given.bundle / name).exists()]
+            for line in benchmark({name: Npu(given.bundle / name) for name in names}, model):
+                print(line)
+            return
         known = read_vocabulary(given.bundle / "tokens.txt")
-        encoder, networks = Npu(given.bundle / "encoder.rknn"), None
+        encoder, networks = Npu(given.bundle / ENCODER), None
         if model["context"]:
             parts = (Npu(given.bundle / f"{part}.rknn") for part in ("decoder", "joiner"))
             networks = RunnerNetworks(*parts, model["context"])
