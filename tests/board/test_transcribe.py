@@ -271,5 +271,5 @@ def test_benchmark_names_the_faster_of_two_encoders():
     assert verdict.startswith("encoder-plain.rknn is the faster one, by ")
     assert verdict.endswith(": copy it over encoder.rknn")
     assert (
-        len(list(transcribe.benchmark({"encoder.rknn": encoders["encoder.rknn"]}, model, 0))) == 1
+        len(list(transcribe.benchmark({"encoder.rknn": encoders["encoder.rknn"]}, model, 0.1))) == 1
     )
