@@ -1,5 +1,8 @@
 # What a board runs.
 
+# The setting where a variant does not give it, as in zipquant.variants.build.Settings.
+NPU_NATIVE = False
+
 
 def calibrated_with() -> dict[str, str | list[str]]:
     """What any of the variants is calibrated and searched with."""
@@ -49,6 +52,18 @@ rule plain_encoder:
         "../scripts/plain_encoder.py"
 
 
+def compared_with() -> list[str]:
+    """The build of the best variant from the encoder as it is, where there may be another form."""
+    native = any(
+        settings.get("npu_native", NPU_NATIVE) for settings in VARIANTS.values()
+    )
+    return (
+        rules.plain_encoder.output
+        if native and config["bundle"]["plain_encoder"]
+        else []
+    )
+
+
 # Everything that a board needs: the best variant, decoder, joiner, tokens, and what they are.
 rule bundle:
     input:
@@ -59,7 +74,7 @@ rule bundle:
         scores=rules.score.output.scores if PLAN.recognizer else [],
         builds=expand(rules.quantize.output.build, variant=VARIANTS),
         tokens=recognizer_files().get("tokens", []),
-        plain=rules.plain_encoder.output if config["bundle"]["plain_encoder"] else [],
+        plain=compared_with(),
         templates=templates("bundle.md"),
         lib=lib("bundle"),
     output:
