@@ -6,7 +6,7 @@
 The first takes a manifest (tab-separated: id, path, text) of spoken digits; a text is "six two" or
 "6 2". The second joins recordings of single digits, {digit}_{speaker}_{index}.wav, to strings of
 3 to 7 digits of one speaker. Both run the whole workflow, calibrated with the demo's audio, and
-print the error rates; the report is in the folder given by --results.
+print the error rates; the report is in the folder `results` below the one given by --folder.
 """
 
 import argparse
@@ -56,22 +56,35 @@ def join(digits: Path, indices: range, each: int, folder: Path) -> list[tuple[st
     return rows
 
 
-def evaluate(rows: list[tuple[str, str, str]], results: Path, cores: int) -> dict:
-    """Run the workflow on some utterances and return its error rates."""
-    results.mkdir(parents=True, exist_ok=True)
-    with open(results / "utterances.tsv", "w", encoding="utf-8", newline="") as file:
+def prepare(rows: list[tuple[str, str, str]], folder: Path) -> Path:
+    """Write a manifest of utterances and the settings of a run, and return the settings' file.
+
+    The results get a folder of their own below: what the run reads may not lie among them.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = folder / "utterances.tsv"
+    with open(manifest, "w", encoding="utf-8", newline="") as file:
         table = csv.writer(file, dialect="excel-tab", quoting=csv.QUOTE_NONE)
         table.writerows([("id", "path", "text"), *rows])
     shards = {"calibration": 4, "evaluation": max(2, len(rows) // 50)}
     settings = {
-        "results": str(results),
-        "audio": {"evaluation": str(results / "utterances.tsv"), "shards": shards},
+        "results": str(folder / "results"),
+        "audio": {"evaluation": str(manifest), "shards": shards},
         "evaluation": {"one_step_chunks": 1},
     }
-    (results / "settings.yaml").write_text(yaml.safe_dump(settings))
-    command = [sys.executable, "-m", "snakemake", "--cores", str(cores), "--configfile"]
-    subprocess.run([*command, str(results / "settings.yaml")], cwd=ROOT, check=True)
-    return json.loads((results / "scores/scores.json").read_text())
+    (folder / "settings.yaml").write_text(yaml.safe_dump(settings))
+    return folder / "settings.yaml"
+
+
+def figures_of(scores: dict) -> dict[str, float]:
+    """Return what is kept of the error rates of a run."""
+    figures = {"recognition_utterances": scores["utterances"]}
+    for model, found in scores["models"].items():
+        if found["transcript"]:
+            figures[f"recognition_wer_{model}"] = found["transcript"]["word"]["rate"]
+        if "same" in found:
+            figures[f"recognition_same_text_{model}"] = found["same"]["share"]
+    return figures
 
 
 def main() -> None:
@@ -85,22 +98,25 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=5, help="first index taken from --digits")
     parser.add_argument("--last", type=int, default=9, help="last index taken from --digits")
     parser.add_argument("--each", type=int, default=50, help="strings of each speaker")
-    parser.add_argument("--results", type=Path, default=ROOT / "results/recognition")
+    parser.add_argument("--folder", type=Path, default=ROOT / "tmp/recognition")
+    parser.add_argument("--configfile", type=Path, help="settings besides, such as variants")
     parser.add_argument("--cores", type=int, default=2)
+    parser.add_argument("--dry-run", action="store_true", help="print what would be run")
     parser.add_argument("--record", action="store_true", help="keep the figures in results.json")
     args = parser.parse_args()
-    results = args.results.resolve()
+    folder = args.folder.resolve()
     if args.digits:
-        rows = join(args.digits, range(args.first, args.last + 1), args.each, results / "audio")
+        rows = join(args.digits, range(args.first, args.last + 1), args.each, folder / "audio")
     else:
         rows = read(args.audio)
-    scores = evaluate(rows, results, args.cores)
-    figures = {"recognition_utterances": scores["utterances"]}
-    for model, found in scores["models"].items():
-        if found["transcript"]:
-            figures[f"recognition_wer_{model}"] = found["transcript"]["word"]["rate"]
-        if "same" in found:
-            figures[f"recognition_same_text_{model}"] = found["same"]["share"]
+    more = [str(args.configfile.resolve())] if args.configfile else []
+    settings = [*more, str(prepare(rows, folder))]
+    command = [sys.executable, "-m", "snakemake", "--cores", str(args.cores)]
+    command += ["--dry-run", "--quiet"] if args.dry_run else []
+    subprocess.run([*command, "--configfile", *settings], cwd=ROOT, check=True)
+    if args.dry_run:
+        return
+    figures = figures_of(json.loads((folder / "results/scores/scores.json").read_text()))
     if args.record:
         record(figures)
     else:

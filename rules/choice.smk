@@ -1,9 +1,3 @@
-def candidates() -> list[str]:
-    """The variants that the best is chosen from: the quantized ones, if there are any."""
-    quantized = [n for n, s in VARIANTS.items() if s["dtype"] != "float16"]
-    return quantized or list(VARIANTS)
-
-
 # Which variant is the best, and why.
 rule choose:
     input:
@@ -27,9 +21,9 @@ rule choose:
         mem_mb=growing(1000),
         runtime=growing(60),
     params:
-        **config["choose"],
         variants=list(VARIANTS),
-        candidates=candidates(),
+        rule=config["choose"],
+        limits=config["verdict"],
     message:
         "Choosing the best variant"
     script:

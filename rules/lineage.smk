@@ -46,7 +46,8 @@ def recipe_benchmarks(name: str) -> list[str]:
 
 def lineage_settings() -> dict[str, str]:
     """Those of the first quantized variant; each recipe's set is taken whole, all of it int8."""
-    settings = VARIANTS[candidates()[0]]
+    quantized = [s for s in VARIANTS.values() if s["dtype"] != "float16"]
+    settings = next(iter(quantized or VARIANTS.values()))
     left = ("rows", "mixed_precision")
     return {key: value for key, value in settings.items() if key not in left}
 

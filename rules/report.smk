@@ -1,55 +1,28 @@
 # Everything measured on one page.
 
-# The rules that end in it, in the order in which data flow, and what each takes files from. The
-# report draws it.
-FLOW = {
-    "index": [],
-    "inspect": [],
-    "overlap": ["index"],
-    "features": ["index"],
-    "traces": ["features", "inspect"],
-    "sample": ["traces"],
-    "calibration": ["sample"],
-    "prepare": ["inspect"],
-    "prove": ["calibration", "prepare"],
-    "quantize": ["calibration", "prepare"],
-    "evaluate": ["quantize", "features"],
-    "encode": ["features", "inspect"],
-    "encode_calibration": ["features", "inspect"],
-    "convert": ["encode_calibration"],
-    # The simulator of an int8 joiner is set up from the files of its conversion.
-    "verify": ["encode", *(["convert"] if INT8_JOINER else [])],
-    "decode": ["evaluate", "encode"],
-    "choose": ["decode", "evaluate", "prove"],
-    "decode_rknn": ["choose", *(["convert"] if INT8_JOINER else [])],
-    "score": ["decode_rknn", "decode", "choose"],
-}
+from snakemake.io import strip_wildcard_constraints
 
 
-def report_jobs() -> list[str]:
-    """The jobs of the rules that end in the report, as their benchmark files are called."""
-    shards = {name: PLAN.shards_of(name) for name in plan.SETS}
-    evaluated = [
-        f"{name}/{shard}" for name in VARIANTS for shard in shards["evaluation"]
-    ]
-    jobs = ["inspect", "overlap", "sample", "calibration", "prepare", "prove", "choose"]
-    jobs += ["score", "verify", *(f"convert/{part}" for part in converted())]
-    if INT8_JOINER:
-        jobs += [f"encode_calibration/{shard}" for shard in PLAN.joiner_shards()]
-    for stage in ("index", "features"):
-        jobs += [
-            f"{stage}/{name}/{shard}" for name in plan.SETS for shard in shards[name]
-        ]
-    jobs += [f"traces/{shard}" for shard in shards["calibration"]]
-    jobs += [f"{stage}/{variant}" for stage in ("quantize",) for variant in VARIANTS]
-    jobs += [f"evaluate/{job}" for job in evaluated]
-    jobs += [
-        f"{stage}/{s}"
-        for stage in ("encode", "decode_rknn")
-        for s in shards["evaluation"]
-    ]
-    jobs += [f"decode/{FLOAT}/{shard}" for shard in shards["evaluation"]]
-    return [*jobs, *(f"decode/{job}" for job in evaluated)]
+def benchmark_patterns() -> dict[str, str]:
+    """By rule, what its benchmark files are called; rules stand in the order of the workflow."""
+    found = [(rule.name, rule.benchmark) for rule in workflow.rules]
+    return {
+        name: strip_wildcard_constraints(str(pattern))
+        for name, pattern in found
+        if pattern
+    }
+
+
+def wildcard_values() -> dict[str, list[str]]:
+    """The values that each wildcard of the rules before this one has in this run."""
+    shards = {shard for name in plan.SETS for shard in PLAN.shards_of(name)}
+    return {
+        "set": list(plan.SETS),
+        "shard": [str(shard) for shard in sorted(shards)],
+        "variant": list(VARIANTS),
+        "model": [FLOAT, *VARIANTS],
+        "part": list(converted()),
+    }
 
 
 rule report:
@@ -109,9 +82,8 @@ rule report:
         variants=list(VARIANTS),
         warnings=PLAN.warnings,
         settings=config,
-        benchmarks=result("benchmarks"),
-        jobs=report_jobs(),
-        flow=FLOW,
+        benchmarks=benchmark_patterns(),
+        wildcard_values=wildcard_values(),
     message:
         "Writing the report to {output.html}"
     script:

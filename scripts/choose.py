@@ -1,19 +1,21 @@
-"""Choose the best variant by accuracy, then by size or speed."""
+"""Judge each variant, and choose the best by accuracy, then by size or speed."""
 
 from job import run
 from zipquant.evaluation import choice
+from zipquant.evaluation.verdict import Limits
 
 run(
     snakemake,
     choice.write,
-    variants=snakemake.params.variants,
-    candidates=snakemake.params.candidates,
-    builds=snakemake.input.builds,
-    evaluations=snakemake.input.evaluations,
+    models=choice.Models(
+        names=snakemake.params.variants,
+        builds=snakemake.input.builds,
+        evaluations=snakemake.input.evaluations,
+    ),
     contract_file=snakemake.input.contract,
     texts=snakemake.input.get("texts", []),
     transcripts=snakemake.input.get("transcripts"),
-    prefer=snakemake.params.prefer,
-    loadable=snakemake.params.loadable,
+    rule=choice.Rule(**snakemake.params.rule),
+    limits=Limits(**snakemake.params.limits),
     output=snakemake.output.best,
 )

@@ -2,41 +2,49 @@
 
 from job import run
 from zipquant.report import figures
+from zipquant.report.costs import Benchmarks
+
+given, params = snakemake.input, snakemake.params
+shards = len(given.evaluations) // len(params.variants)
+
+
+def of(files, position):
+    """The files of one variant among those of all shards of all variants."""
+    return files[position * shards : (position + 1) * shards]
+
 
 run(
     snakemake,
     figures.write,
-    model=snakemake.input.model,
-    contract_file=snakemake.input.contract,
-    indexes={
-        "calibration": snakemake.input.calibration_index,
-        "evaluation": snakemake.input.evaluation_index,
+    model=figures.ModelFiles(given.model, given.contract, given.prepared),
+    audio=figures.AudioFiles(
+        indexes={
+            "calibration": given.calibration_index,
+            "evaluation": given.evaluation_index,
+        },
+        overlap=given.overlap,
+        sample=given.sample,
+        coverage=given.coverage,
+        outliers=given.outliers,
+        chunk_tables=given.chunk_tables,
+    ),
+    variants={
+        name: figures.VariantFiles(
+            build=given.builds[position],
+            toolkit=given.toolkits[position],
+            evaluations=of(given.evaluations, position),
+            histograms=of(given.histograms, position),
+            times=of(given.times, position),
+            long_stream=given.long_streams[position],
+        )
+        for position, name in enumerate(params.variants)
     },
-    sample=snakemake.input.sample,
-    coverage=snakemake.input.coverage,
-    outliers=snakemake.input.outliers,
-    chunk_tables=snakemake.input.chunk_tables,
-    builds=snakemake.input.builds,
-    toolkits=snakemake.input.toolkits,
-    evaluations=snakemake.input.evaluations,
-    long_streams=snakemake.input.long_streams,
-    times=snakemake.input.times,
-    prepared_file=snakemake.input.prepared,
-    parts=snakemake.input.parts,
-    verified=snakemake.input.verified,
-    best_file=snakemake.input.best,
-    histograms=snakemake.input.histograms,
-    overlap=snakemake.input.overlap,
-    scores=snakemake.input.get("scores"),
-    texts=snakemake.input.get("texts"),
-    variants=snakemake.params.variants,
-    warnings=snakemake.params.warnings,
-    settings=snakemake.params.settings,
-    benchmarks=snakemake.params.benchmarks,
-    jobs=snakemake.params.jobs,
-    flow=snakemake.params.flow,
-    json_file=snakemake.output.json,
-    markdown_file=snakemake.output.markdown,
-    html_file=snakemake.output.html,
-    summary_file=snakemake.output.summary,
+    best_file=given.best,
+    texts=figures.TextFiles(given.get("scores"), given.get("texts"), given.parts, given.verified),
+    run=figures.Run(
+        params.settings,
+        params.warnings,
+        Benchmarks(params.benchmarks, params.wildcard_values),
+    ),
+    outputs=figures.Outputs(**dict(snakemake.output.items())),
 )

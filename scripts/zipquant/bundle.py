@@ -107,6 +107,7 @@ def write(
     files.write_json(folder / description.MODEL, model)
     manifest = {
         "variant": best,
+        "status": choice["status"],
         "refusals": refusals(folder),
         "build": build.summary(),
         "plain": Build.load(plain).summary() if plain else None,

@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from zipquant.model import noise
+from helpers.audio import make_audio
+from helpers.places import ROOT
+from zipquant.board.fbank import fbank
+from zipquant.model import contract, noise
+from zipquant.model.streaming import OnnxEncoder, stream
+
+EXPORTS = ROOT.parent / "shared/icefall"
 
 FRAMES = np.random.default_rng(0).normal(0, 1, (200, 16))
 ROUNDED = FRAMES + np.random.default_rng(1).normal(0, 0.1, FRAMES.shape)
@@ -50,3 +56,17 @@ def test_exact_output_has_infinite_sqnr_and_lost_one_none():
     assert noise.sqnr(exact["signal"], exact["noise"]) == np.inf
     silent = noise.compare(np.zeros(4), np.ones(4))
     assert noise.sqnr(silent["signal"], silent["noise"]) == -np.inf
+
+
+@pytest.mark.skipif(not EXPORTS.is_dir(), reason="needs shared/icefall beside the project")
+def test_log_probabilities_of_a_real_ctc_model_are_nearly_all_constant():
+    """Rounded to 8 bits over their range, they look 10 dB better than they are."""
+    (path,) = (p for p in EXPORTS.glob("zipformer2-ctc/ctc-*.onnx") if "int8" not in p.name)
+    model = contract.inspect(path)
+    frames = fbank(make_audio(4, 1))
+    chunks = stream(OnnxEncoder(path, model), model, [frames])
+    found = np.concatenate([c.encoder_out.reshape(-1, c.encoder_out.shape[-1]) for c in chunks])
+    step = (found.max() - found.min()) / 255
+    rounded = np.round(found / step) * step
+    whole = noise.compare(found, rounded)
+    assert noise.sqnr(whole["signal"], whole["noise"]) > decibel(found, rounded) + 10

@@ -1,11 +1,15 @@
 """The index of a shard: what each audio file is, and whether it can be used."""
 
 import csv
+import math
 import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+
+import numpy as np
+import soundfile
 
 from zipquant.audio import reading
 from zipquant.audio.cutting import parts
@@ -13,6 +17,9 @@ from zipquant.audio.utterance import Utterance
 from zipquant.errors import UserError, plain
 from zipquant.jobs import files
 from zipquant.jobs.progress import Progress
+
+LEAST_POWER = 1e-12
+"""Of full scale; digital silence counts as -120 dB."""
 
 
 @dataclass(frozen=True)
@@ -26,6 +33,9 @@ class Entry:
         end: where it ends in the file, in seconds; empty for the end of the file.
         seconds: its duration.
         sha256: hash of the file's content; empty for a skipped file.
+        rate: the file's sample rate in Hz; likewise.
+        level: how loud it is (a part that was cut: its file), root mean square in dB of full scale;
+            likewise.
         problem: why the file is skipped; empty for a usable file.
         warning: what is odd about a usable file: cut off, clipped or silent; else empty.
     """
@@ -36,6 +46,8 @@ class Entry:
     end: str
     seconds: str
     sha256: str
+    rate: str
+    level: str
     problem: str
     warning: str
 
@@ -108,8 +120,9 @@ def _look_at(utterance: Utterance, channels: str, cut: float) -> list[Entry]:
         span = (utterance.start, utterance.end)
         samples, warning = reading.read(path, channels, *span)
         seconds = len(samples) / reading.SAMPLE_RATE
-        return [_entry(utterance.id, path, span, seconds, content, warning)]
+        return [_entry(utterance.id, path, span, seconds, content, _level(samples), warning)]
     found = reading.scan(path, channels)
+    level = _level(found.loudness)
     if cut and found.seconds > cut and not utterance.text:
         spans = parts(found.loudness, cut)
     elif found.seconds > reading.LONGEST:
@@ -118,7 +131,8 @@ def _look_at(utterance: Utterance, channels: str, cut: float) -> list[Entry]:
             "it, which it does without a transcript"
         )
     else:
-        return [_entry(utterance.id, path, (0.0, None), found.seconds, content, found.remark)]
+        whole = (0.0, None)
+        return [_entry(utterance.id, path, whole, found.seconds, content, level, found.remark)]
     return [
         _entry(
             f"{utterance.id}@{number}",
@@ -126,6 +140,7 @@ def _look_at(utterance: Utterance, channels: str, cut: float) -> list[Entry]:
             span,
             (found.seconds if span[1] is None else span[1]) - span[0],
             content,
+            level,
             "" if number else found.remark,
         )
         for number, span in enumerate(spans)
@@ -138,14 +153,22 @@ def _entry(
     span: tuple[float, float | None],
     seconds: float,
     content: str,
+    level: float,
     warning: str,
 ) -> Entry:
     end = "" if span[1] is None else f"{span[1]:g}"
-    return Entry(name, path, f"{span[0]:g}", end, f"{seconds:.3f}", content, "", warning)
+    sound = str(soundfile.info(path).samplerate), f"{level:.1f}"
+    return Entry(name, path, f"{span[0]:g}", end, f"{seconds:.3f}", content, *sound, "", warning)
 
 
 def _skipped(name: str, path: str, problem: str) -> Entry:
-    return Entry(name, path, "0", "", f"{0:.3f}", "", " ".join(problem.split()), "")
+    return Entry(name, path, "0", "", f"{0:.3f}", "", "", "", " ".join(problem.split()), "")
+
+
+def _level(values: np.ndarray) -> float:
+    """Return the level of samples, or of their root mean squares, in dB of full scale."""
+    power = float(np.square(values, dtype=np.float64).sum()) / max(1, len(values))
+    return 10 * math.log10(max(power, LEAST_POWER))
 
 
 def original(name: str) -> str:

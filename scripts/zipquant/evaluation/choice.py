@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,20 @@ import pandas as pd
 
 from zipquant.errors import UserError
 from zipquant.evaluation import measures, scores
+from zipquant.evaluation.verdict import (
+    USELESS,
+    Evidence,
+    Judgement,
+    Limits,
+    Status,
+    judge,
+    loss_of,
+    reasons,
+)
 from zipquant.jobs import files
 from zipquant.model.contract import Contract
-from zipquant.model.noise import sqnr
 from zipquant.recognition import error_rates
+from zipquant.toolkit.platforms import FLOAT16
 from zipquant.variants.record import Build
 
 EQUAL_DB = 0.5
@@ -21,6 +31,45 @@ EQUAL_DB = 0.5
 
 EQUAL_SIZE = 0.01
 """Files whose sizes differ by no more than this part count as equally large."""
+
+
+SOUND = (Status.FIT, Status.NOT_SHOWN, Status.UNKNOWN)
+"""What is known of variants of which any may be taken."""
+
+UNSEEN = Evidence(chunks=0)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Which of several good variants is taken, the section `choose` of the settings.
+
+    Attributes:
+        prefer: `size` for the smallest file, `speed` for the largest part of the work in int8.
+        loadable: whether what a stock sherpa-onnx refuses comes after all else.
+    """
+
+    prefer: str = "size"
+    loadable: bool = True
+
+
+@dataclass(frozen=True)
+class Models:
+    """The variants of a run.
+
+    Attributes:
+        names: their names.
+        builds: build.json of each.
+        evaluations: the evaluation tables, all shards of the first variant, then of the next.
+    """
+
+    names: Sequence[str]
+    builds: Sequence[str | Path]
+    evaluations: Sequence[str | Path]
+
+    def tables(self, position: int) -> Sequence[str | Path]:
+        """Return the evaluation tables of one variant."""
+        shards = len(self.evaluations) // len(self.names)
+        return self.evaluations[position * shards : (position + 1) * shards]
 
 
 @dataclass
@@ -31,102 +80,139 @@ class Entry:
         variant: its name.
         bytes: size of its .rknn file.
         int8_macs: part of its multiplications that are done in int8, where it is known.
-        sqnr_db: of the free-running encoder output; None where nothing was evaluated.
+        quantized: whether it is; float16 is taken only if no quantized variant will do.
         refusals: why a stock sherpa-onnx refuses it.
+        evidence: what was measured of it.
+        judgement: what follows from that.
         counts: its errors, against the transcripts, or the float model's text where there are none;
             None where no text is made.
         error_rate: what they make, in per cent.
-        above: how far its error rate lies above the lowest one, see `scoring.difference`; None for
-            that one itself.
+        above: how far its error rate lies above the lowest one, see `error_rates.difference`; None
+            for that one itself.
         equal: whether it is as accurate as the most accurate one, as far as can be told.
     """
 
     variant: str
     bytes: int
     int8_macs: float | None = None
-    sqnr_db: float | None = None
+    quantized: bool = True
     refusals: Sequence[str] = ()
+    evidence: Evidence = UNSEEN
+    judgement: Judgement | None = None
     counts: error_rates.Counts | None = None
     error_rate: float | None = None
     above: dict[str, Any] | None = None
     equal: bool = False
 
     @property
+    def sqnr_db(self) -> float | None:
+        """Of the free-running encoder output; None where it is not known."""
+        return self.evidence.sqnr_db
+
+    @property
+    def status(self) -> Status:
+        """How fit it is."""
+        return self.judgement.status if self.judgement else Status.UNKNOWN
+
+    @property
     def inaccuracy(self) -> tuple[float, float]:
         """What the most accurate has least of."""
         return self.error_rate or 0.0, math.inf if self.sqnr_db is None else -self.sqnr_db
 
+    def row(self) -> dict[str, Any]:
+        """Return what the report shows of it."""
+        exact = self.sqnr_db == math.inf
+        return {
+            "variant": self.variant,
+            "status": self.status,
+            "bytes": self.bytes,
+            "int8_macs": self.int8_macs,
+            # JSON has no infinity.
+            "sqnr_db": None if exact else self.sqnr_db,
+            "refusals": list(self.refusals),
+            "error_rate": self.error_rate,
+            "above": self.above,
+            "equal": self.equal,
+        }
+
 
 def write(
-    variants: Sequence[str],
-    candidates: Sequence[str],
-    builds: Sequence[str | Path],
-    evaluations: Sequence[str | Path],
+    models: Models,
     contract_file: str | Path,
     texts: Sequence[str | Path],
     transcripts: str | Path | None,
-    prefer: str,
-    loadable: bool,
+    rule: Rule,
+    limits: Limits,
     output: str | Path,
 ) -> None:
     """Choose the best variant, and write its name and the reasons as JSON.
 
     Args:
-        variants: names of all variants.
-        candidates: those to choose from.
-        builds: build.json of each variant.
-        evaluations: the evaluation tables, all shards of the first variant, then of the next.
+        models: the variants and what was measured of them.
         contract_file: the model's contract.
         texts: tables of `decoding.decode_shard`, all shards of the float model, then of each
             variant; empty where no text is made.
         transcripts: the table of transcripts, see `scores.read_references`, or None.
-        prefer: see `decide`.
-        loadable: see `decide`.
-        output: the file to write: `best`, the name; `measure`, what accuracy was measured by;
-            `why`, sentences; `failures`, by variant why it could not be built; `table`, what is
-            known of each candidate that was built, the best first.
+        rule: which of several good variants is taken.
+        limits: what makes a variant unfit for use.
+        output: the file to write: `best`, the name; `status`, how fit it is, see `verdict.Status`;
+            `measure`, what accuracy was measured by; `why`, sentences; `failures`, by variant why
+            it could not be built; `judgements`, by variant what `verdict.judge` says; `table`, what
+            is known of each variant that was built, the best first.
 
     Raises:
-        UserError: no candidate could be built.
+        UserError: no variant could be built.
     """
-    built = dict(zip(variants, map(Build.load, builds), strict=True))
+    built = dict(zip(models.names, map(Build.load, models.builds), strict=True))
     failures = {name: build.failure for name, build in built.items() if build.failure}
-    left = [name for name in candidates if name not in failures]
-    if not left:
-        reasons = "; ".join(f"{name} could not be built: {failures[name]}" for name in candidates)
-        raise UserError(f"no variant is left to choose from: {reasons}")
-    encoder_out = Contract.load(contract_file).encoder_out
-    shards = len(evaluations) // len(variants)
+    failed = [f"{name} could not be built: {failure}" for name, failure in failures.items()]
+    if len(failed) == len(built):
+        raise UserError(f"no variant is left to choose from: {'; '.join(failed)}")
+    contract = Contract.load(contract_file)
     entries = []
-    for name in left:
-        position, build = variants.index(name), built[name]
-        tables = evaluations[position * shards : (position + 1) * shards]
-        sqnr = _sqnr(tables, encoder_out)
-        entries.append(Entry(name, build.bytes, build.int8_macs_share, sqnr, build.refusals))
+    for position, (name, build) in enumerate(built.items()):
+        if name not in failures:
+            quantized = build.dtype != FLOAT16
+            entry = Entry(name, build.bytes, build.int8_macs_share, quantized, build.refusals)
+            entry.evidence = evidence(models.tables(position), contract.encoder_out)
+            entries.append(entry)
     measure = "SQNR of the encoder output"
     if texts:
-        found = scores.read([error_rates.FLOAT, *variants], texts)
+        found = scores.read([error_rates.FLOAT, *models.names], texts)
         measure = count(entries, found, scores.read_references(transcripts))
-    ranked, why = decide(entries, measure, prefer, loadable)
-    why += [f"{name} could not be built: {failure}" for name, failure in failures.items()]
-    table = [
-        {
-            "variant": entry.variant,
-            "bytes": entry.bytes,
-            "int8_macs": entry.int8_macs,
-            "sqnr_db": entry.sqnr_db,
-            "refusals": list(entry.refusals),
-            "error_rate": entry.error_rate,
-            "above": entry.above,
-            "equal": entry.equal,
-        }
-        for entry in ranked
-    ]
-    best = ranked[0].variant
+    for entry in entries:
+        entry.judgement = judge(entry.evidence, limits)
+    ranked, why = decide(entries, measure, rule)
+    best = ranked[0]
     files.write_json(
         output,
-        {"best": best, "measure": measure, "why": why, "failures": failures, "table": table},
+        {
+            "best": best.variant,
+            "status": best.judgement.status,
+            "measure": measure,
+            "why": [*why, *failed],
+            "failures": failures,
+            "judgements": {entry.variant: entry.judgement.as_dict() for entry in ranked},
+            "table": [entry.row() for entry in ranked],
+        },
     )
+
+
+def evidence(tables: Sequence[str | Path], encoder_out: str) -> Evidence:
+    """Return what the evaluation tables of a variant say of it, without its text.
+
+    Args:
+        tables: those of all shards.
+        encoder_out: name of the encoder output.
+    """
+    table = pd.concat([pd.read_parquet(path) for path in tables])
+    table = table[table["mode"] == measures.FREE_RUNNING]
+    chunks = table.groupby(["utterance", "chunk"])["broken"].sum()
+    if not len(chunks):
+        return Evidence(0)
+    row = measures.summarize(table[table["output"] == encoder_out], ["mode"]).iloc[0]
+    sqnr_db = None if math.isnan(row["sqnr_db"]) else float(row["sqnr_db"])
+    return Evidence(len(chunks), int((chunks > 0).sum()), sqnr_db)
 
 
 def count(
@@ -134,7 +220,7 @@ def count(
     texts: Mapping[str, Mapping[str, str]],
     references: Mapping[str, str],
 ) -> str:
-    """Fill in the errors of each entry, all on the same utterances.
+    """Fill in the errors and the loss of each entry, all on the same utterances.
 
     Args:
         entries: those to fill in.
@@ -148,33 +234,41 @@ def count(
     spoken = {name: references[name] for name in sorted(own) if references.get(name)}
     expected = spoken or {name: own[name] for name in sorted(own)}
     unit = error_rates.unit_of(expected.values())
+    said = list(expected.values())
+    baseline = error_rates.count(said, [own[name] for name in expected], unit)
+    unmeasured = "no words" if not baseline.units.sum() else ""
+    if error_rates.rate(baseline)["rate"] >= USELESS:
+        unmeasured = unmeasured or "float fails"
     for entry in entries:
         got = [texts[entry.variant][name] for name in expected]
-        entry.counts = error_rates.count(list(expected.values()), got, unit)
+        entry.counts = error_rates.count(said, got, unit)
         entry.error_rate = error_rates.rate(entry.counts)["rate"]
+        loss = None if unmeasured else loss_of(entry.counts, baseline, unit, bool(spoken))
+        entry.evidence = replace(entry.evidence, loss=loss, unmeasured=unmeasured)
     return f"{unit} error rate" + ("" if spoken else " against the float model's text")
 
 
-def decide(
-    entries: Sequence[Entry], measure: str, prefer: str, loadable: bool
-) -> tuple[list[Entry], list[str]]:
+def decide(entries: Sequence[Entry], measure: str, rule: Rule) -> tuple[list[Entry], list[str]]:
     """Return the entries, the best first, and sentences that say why it is the best.
 
-    1. Variants that a stock sherpa-onnx refuses come after all others, if `loadable`.
-    2. Those whose error rate cannot be told from the lowest come first: the 95 % interval of the
+    1. A quantized variant is taken unless all are unfit and a float16 one is not, or all are
+       doubtful and a float16 one is shown to be fit. Among those left, one that is unfit or
+       doubtful is taken only if all are.
+    2. Variants that a stock sherpa-onnx refuses come after the others, if `loadable`.
+    3. Those whose error rate cannot be told from the lowest come first: the 95 % interval of the
        paired difference reaches down to 0. Without texts, those whose encoder output is within
        `EQUAL_DB` of the highest SQNR.
-    3. Of these comes first the one with the smallest file (`prefer` is `size`), or with the largest
+    4. Of these comes first the one with the smallest file (`prefer` is `size`), or with the largest
        part of its multiplications in int8 (`speed`). Of equals, the one with the highest SQNR.
 
     Args:
         entries: the candidates; `above` and `equal` are filled in.
         measure: what accuracy is measured by, in words.
-        prefer: `size` or `speed`.
-        loadable: whether the first rule holds.
+        rule: see `Rule`.
     """
-    refused = [entry for entry in entries if loadable and entry.refusals]
-    taken = [entry for entry in entries if entry not in refused] or list(entries)
+    pool = _pool(entries)
+    refused = [entry for entry in pool if rule.loadable and entry.refusals]
+    taken = [entry for entry in pool if entry not in refused] or pool
     top = min(taken, key=lambda entry: entry.inaccuracy)
     for entry in entries:
         if entry is not top and top.counts is not None:
@@ -183,17 +277,21 @@ def decide(
     smallest = min(entry.bytes for entry in taken if entry.equal)
 
     def order(entry: Entry) -> tuple:
-        last = entry not in taken
+        last = (entry not in taken) + (entry not in pool)
         if not entry.equal:
             return last, True, entry.inaccuracy
         size = 0 if entry.bytes <= smallest * (1 + EQUAL_SIZE) else entry.bytes
         slowness = -round(entry.int8_macs or 0.0, 2)
-        costs = (slowness, size) if prefer == "speed" else (size, slowness)
+        costs = (slowness, size) if rule.prefer == "speed" else (size, slowness)
         return last, False, costs, entry.inaccuracy[1]
 
     ranked = sorted(entries, key=order)
-    why = _reasons(ranked[0], top, taken, measure, prefer)
-    if len(refused) == len(entries):
+    if len(taken) == 1:
+        why = [_alone(ranked[0], entries)]
+    else:
+        why = _reasons(ranked[0], top, taken, measure, rule.prefer)
+    why += [f"{entry.variant} {reason}" for entry in ranked for reason in _faults(entry)]
+    if len(refused) == len(pool):
         why.append("a stock sherpa-onnx refuses every candidate, so the choice is among those")
     else:
         why += [
@@ -202,6 +300,27 @@ def decide(
             for entry in refused
         ]
     return ranked, why
+
+
+def _pool(entries: Sequence[Entry]) -> list[Entry]:
+    """Return those that the choice is among, see `decide`."""
+
+    def worth(entry: Entry) -> int:
+        return 0 if entry.status in SOUND else 1 if entry.status == Status.DOUBTFUL else 2
+
+    quantized = [entry for entry in entries if entry.quantized]
+    rest = [entry for entry in entries if not entry.quantized]
+    least = min(map(worth, quantized), default=3)
+    fit = any(entry.status == Status.FIT for entry in rest)
+    if rest and (least == 2 > min(map(worth, rest)) or (least == 1 and fit) or least == 3):
+        quantized, least = rest, min(map(worth, rest))
+    return [entry for entry in quantized if worth(entry) == least]
+
+
+def _faults(entry: Entry) -> list[str]:
+    """Return why a variant is unfit or doubtful, as phrases."""
+    known = entry.judgement is not None and entry.status not in SOUND
+    return reasons(entry.judgement) if known else []
 
 
 def _is_equal(entry: Entry, top: Entry) -> bool:
@@ -215,11 +334,8 @@ def _reasons(
     best: Entry, top: Entry, taken: Sequence[Entry], measure: str, prefer: str
 ) -> list[str]:
     """Return the first sentences of the reasons: accuracy, then what decided among equals."""
-    if len(taken) == 1:
-        return [f"{best.variant} is the only candidate"]
     if top.counts is None:
-        figure = "unknown" if top.sqnr_db is None else f"{top.sqnr_db:.1f} dB"
-        found = [f"{top.variant} has the highest {measure}, {figure}"]
+        found = [f"{top.variant} has the highest {measure}, {_decibel(top.sqnr_db)}"]
     else:
         found = [f"{top.variant} has the lowest {measure}, {top.error_rate:.2f} %"]
     for entry in taken:
@@ -234,17 +350,24 @@ def _reasons(
     return found
 
 
+def _alone(best: Entry, entries: Sequence[Entry]) -> str:
+    """Return why a variant stands alone, as a sentence."""
+    if len(entries) == 1:
+        return f"{best.variant} is the only variant"
+    if not best.quantized and any(entry.quantized for entry in entries):
+        return f"{best.variant} is taken since no quantized variant is fit for use"
+    others = [entry for entry in entries if entry.quantized == best.quantized]
+    kind = "quantized variant" if best.quantized else "variant"
+    return f"{best.variant} is the only {kind}{' left' if len(others) > 1 else ''}"
+
+
+def _decibel(value: float | None) -> str:
+    return "unknown" if value is None else "exact" if value == math.inf else f"{value:.1f} dB"
+
+
 def _against(entry: Entry, top: Entry) -> str:
     if entry.above is None:
-        return "no figure" if entry.sqnr_db is None else f"{entry.sqnr_db:.1f} dB"
+        return _decibel(entry.sqnr_db)
     interval = entry.above["interval"]
     ends = f" (95 % interval {interval[0]:+.2f} to {interval[1]:+.2f})" if interval else ""
     return f"{entry.above['points']:+.2f} points{ends}"
-
-
-def _sqnr(tables: Sequence[str | Path], encoder_out: str) -> float | None:
-    table = pd.concat([pd.read_parquet(path) for path in tables])
-    table = table[(table["output"] == encoder_out) & (table["mode"] == measures.FREE_RUNNING)]
-    if not len(table):
-        return None
-    return float(sqnr(table["signal"].sum(), table["noise"].sum()))

@@ -16,6 +16,7 @@ from zipquant.evaluation import long_stream
 from zipquant.evaluation.measures import FREE_RUNNING, ONE_STEP, SIMULATOR, SUMS
 from zipquant.jobs import files
 from zipquant.jobs.progress import Progress
+from zipquant.model import overflow
 from zipquant.model.contract import Contract
 from zipquant.model.noise import channel_means, compare
 from zipquant.model.streaming import Batch, Encoder, OnnxEncoder, lane_of, stream_batches
@@ -306,7 +307,9 @@ class Tables:
         table: Parquet, one row for each utterance, chunk, mode (`ONE_STEP`, `FREE_RUNNING`) and
             output, with the columns of `SCHEMA`.
         encoded: frame file of the free-running encoder outputs.
-        time: JSON, of what ran the variant and how long a chunk took, see `Timed`.
+        time: JSON, of what ran the variant, how long a chunk took, see `Timed`, and if any output
+            was NaN or infinite because the model leaves float16, of that `overflow`, see
+            `overflow.find`.
         histograms: JSON, of the float model's inputs over the calibrated ranges of the variant
             (`Histograms`).
         stream: JSON, of one long stream, see `long_stream.run`.
@@ -369,12 +372,15 @@ def evaluate_shard(
         watch = partial(histograms.add, contract)
         steps = amount.one_step_chunks
         compared = evaluate(reference, timed, contract, reader, steps, watch=watch)
-        _write(() if failed else compared, tables)
+        broken = _write(() if failed else compared, tables)
+        cause = {}
+        if broken is not None:
+            cause = {"overflow": overflow.find(models.float32, contract, reader.frames(broken))}
         frames = long_stream.joined(reader, amount.long_stream if used else 0)
         stream = long_stream.run(reference, candidate, contract, frames)
     ran = {"target": place.target or SIMULATOR, "device_id": place.device_id}
     for path, value in (
-        (tables.time, ran | timed.summary()),
+        (tables.time, ran | timed.summary() | cause),
         (tables.histograms, histograms.as_json()),
         (tables.stream, stream),
     ):
@@ -382,13 +388,18 @@ def evaluate_shard(
             files.write_json(path, value)
 
 
-def _write(compared: Iterable[Compared], tables: Tables) -> None:
+def _write(compared: Iterable[Compared], tables: Tables) -> int | None:
+    """Write what was compared; return the first utterance with NaN, by its position."""
+    broken = None
     with (
         FrameWriter(tables.encoded) as writer,
         files.atomic(tables.table) as temporary,
         pyarrow.parquet.ParquetWriter(temporary, SCHEMA) as table,
     ):
-        for found in compared:
+        for position, found in enumerate(compared):
+            if broken is None and any(row[-1] for row in found.rows):
+                broken = position
             writer.add(found.utterance, found.encoded)
             columns = list(zip(*found.rows, strict=True)) or [()] * len(SCHEMA)
             table.write_table(pyarrow.table(columns, schema=SCHEMA))
+    return broken

@@ -2,9 +2,9 @@
 
 Of the encoder output, the signal is the part that varies: each channel's mean over the utterance
 is taken off first. A constant part tells nothing of what was said, but counts as power: in the
-log-probabilities of a CTC model it is 98 % of the sum of squares (17.6 dB), in a transducer's
-encoder output about half (3 to 4 dB). A state is compared whole, since the next call uses all of
-it: of a running mean, the constant part is what it is there for.
+log-probabilities of a CTC model it is 96 to 98 % of the sum of squares (14 to 17 dB), in a
+transducer's encoder output about half (3 to 4 dB). A state is compared whole, since the next call
+uses all of it: of a running mean, the constant part is what it is there for.
 """
 
 import numpy as np

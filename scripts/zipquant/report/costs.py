@@ -1,7 +1,10 @@
 """What a run took: time and memory of each rule, from Snakemake's benchmark files."""
 
+import itertools
+import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from dataclasses import dataclass
+from string import Formatter
 from typing import Any
 
 import pandas as pd
@@ -9,42 +12,52 @@ import pandas as pd
 from zipquant.jobs import benchmarks
 
 
-def collect(
-    folder: str | Path, jobs: Sequence[str], flow: Mapping[str, Sequence[str]]
-) -> dict[str, dict[str, Any]]:
+@dataclass(frozen=True)
+class Benchmarks:
+    """Where Snakemake leaves what jobs took.
+
+    Attributes:
+        patterns: by rule, in the order of the report, the path of its jobs' files, with wildcards
+            such as `{shard}`.
+        wildcards: the values of each wildcard in this run. Files of others are of earlier settings,
+            and rules with other wildcards do not end in the report.
+    """
+
+    patterns: Mapping[str, str]
+    wildcards: Mapping[str, Sequence[str]]
+
+
+def collect(places: Benchmarks) -> dict[str, dict[str, Any]]:
     """Add up the benchmark files of each rule.
 
-    Args:
-        folder: holds a file `<job>.tsv` for each job that has run; the first part of a job's name
-            is its rule.
-        jobs: the jobs that count; others in the folder are of earlier settings.
-        flow: by rule, the rules whose files it takes, in the order in which data flow.
-
     Returns:
-        By rule, in the order of `flow`: `jobs`; `seconds` and `cpu_seconds` of all of them;
-        `longest`, the seconds of one job at most; `memory_mb` of one at most (None where they
-        ended before Snakemake looked); and `after`, those of `flow` that are in the result.
+        By rule, without those that have none: `jobs`; `seconds` and `cpu_seconds` of all of them;
+        `longest`, the seconds of one job at most; and `memory_mb` of one at most (None where they
+        ended before Snakemake looked).
     """
-    rows = []
-    for job in jobs:
-        path = Path(folder) / f"{job}.tsv"
-        if path.exists():
-            rows += [{"rule": job.split("/")[0], **row} for row in benchmarks.read(path)]
-    if not rows:
-        return {}
-    groups = {str(rule): group for rule, group in pd.DataFrame(rows).groupby("rule")}
-    found = [rule for rule in flow if rule in groups]
-    return {
-        rule: {
-            "jobs": len(groups[rule]),
-            "seconds": round(float(groups[rule]["seconds"].sum()), 1),
-            "longest": round(float(groups[rule]["seconds"].max()), 1),
-            "cpu_seconds": round(float(groups[rule]["cpu_seconds"].sum()), 1),
-            "memory_mb": _most(groups[rule]["memory_mb"]),
-            "after": [before for before in flow[rule] if before in found],
+    found = {}
+    for rule, pattern in places.patterns.items():
+        paths = list(filter(os.path.exists, _files(pattern, places.wildcards)))
+        rows = pd.DataFrame(row for path in paths for row in benchmarks.read(path))
+        if not len(rows):
+            continue
+        found[rule] = {
+            "jobs": len(rows),
+            "seconds": round(float(rows["seconds"].sum()), 1),
+            "longest": round(float(rows["seconds"].max()), 1),
+            "cpu_seconds": round(float(rows["cpu_seconds"].sum()), 1),
+            "memory_mb": _most(rows["memory_mb"]),
         }
-        for rule in found
-    }
+    return found
+
+
+def _files(pattern: str, wildcards: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the paths of a pattern; none if it has a wildcard without values."""
+    names = [name for _, name, _, _ in Formatter().parse(pattern) if name]
+    if not set(names) <= set(wildcards):
+        return []
+    values = itertools.product(*(wildcards[name] for name in names))
+    return [pattern.format(**dict(zip(names, found, strict=True))) for found in values]
 
 
 def _most(values: pd.Series) -> int | None:

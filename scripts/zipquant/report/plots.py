@@ -13,7 +13,6 @@ from html import escape
 from typing import Any
 
 import matplotlib
-import networkx
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -265,100 +264,6 @@ def histogram(name: str, rows: Histogram, audio: Histogram) -> str:
         return _svg(figure, text, f"histogram-{name}")
 
 
-def flow(rules: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return the graph of a workflow's rules, with the time and the memory of each.
-
-    Args:
-        rules: what `costs.collect` has returned.
-    """
-    layers, edges = _layers(rules)
-    places: dict[Any, tuple[float, float]] = {}
-    for height, layer in enumerate(layers):
-        for number, node in enumerate(layer):
-            places[node] = ((number + 0.5) * WIDTH / len(layer), 40 * height)
-    longest = max((rule["seconds"] for rule in rules.values()), default=0) or 1
-    with matplotlib.rc_context(STYLE):
-        figure = Figure((WIDTH / 72, (40 * len(layers) + 8) / 72))
-        axes = figure.add_axes((0, 0, 1, 1))
-        axes.set_xlim(0, WIDTH)
-        axes.set_ylim(40 * len(layers) - 16, -24)
-        axes.set_axis_off()
-        for start, end in edges:
-            (x0, y0), (x1, y1) = places[start], places[end]
-            y0 += 13 * (start in rules)
-            y1 -= 13 * (end in rules)
-            middle = (y0 + y1) / 2
-            path = matplotlib.path.Path(
-                [(x0, y0), (x0, middle), (x1, middle), (x1, y1)], [1, 4, 4, 4]
-            )
-            axes.add_patch(
-                matplotlib.patches.PathPatch(path, fill=False, ec=SOFT, lw=0.8, alpha=0.7)
-            )
-        for name, rule in rules.items():
-            x, y = places[name]
-            half = 40
-            box = dict(boxstyle="round,pad=0,rounding_size=4", mutation_aspect=1)
-            rectangle = matplotlib.patches.FancyBboxPatch
-            axes.add_patch(rectangle((x - half, y - 13), 2 * half, 26, fc=PAPER, ec="none", **box))
-            share = rule["seconds"] / longest
-            axes.add_patch(
-                rectangle(
-                    (x - half, y - 13),
-                    2 * half,
-                    26,
-                    fc=matplotlib.colors.to_rgba(_colour(0), 0.08 + 0.4 * share),
-                    ec=_colour(0),
-                    lw=0.9,
-                    **box,
-                )
-            )
-            axes.text(x, y - 2.5, name, ha="center", va="baseline", fontsize=8.5, weight="bold")
-            memory = "" if rule["memory_mb"] is None else f", {rule['memory_mb']} MB"
-            axes.text(x, y + 8.5, f"{_time(rule['seconds'])}{memory}", ha="center", fontsize=7.5)
-        costs = "; ".join(f"{name} {_time(rule['seconds'])}" for name, rule in rules.items())
-        return _svg(figure, f"The workflow's rules and the time of each: {costs}.", "flow")
-
-
-def _layers(
-    rules: Mapping[str, Mapping[str, Any]],
-) -> tuple[list[list[Any]], list[tuple[Any, Any]]]:
-    """Put the nodes of a graph into layers, and bend long edges at every layer between.
-
-    Returns:
-        The nodes of each layer from left to right, bends among them as tuples; and the edges.
-    """
-    graph = networkx.DiGraph()
-    graph.add_nodes_from(rules)
-    graph.add_edges_from((before, name) for name, rule in rules.items() for before in rule["after"])
-    graph = networkx.transitive_reduction(graph)
-    # As late as possible: a rule stands next to what takes its files.
-    turned = list(networkx.topological_generations(graph.reverse()))[::-1]
-    level = {name: number for number, layer in enumerate(turned) for name in layer}
-    order = {name: number for number, name in enumerate(rules)}
-    layers: list[list[Any]] = [sorted(layer, key=order.__getitem__) for layer in turned]
-    edges: list[tuple[Any, Any]] = []
-    for start, end in sorted(graph.edges, key=lambda edge: (order[edge[0]], order[edge[1]])):
-        bends = [(start, end, number) for number in range(level[start] + 1, level[end])]
-        for bend in bends:
-            layers[bend[2]].append(bend)
-        edges += list(zip([start, *bends], [*bends, end], strict=True))
-    # A node goes where its neighbours are, on average, from the top and from the bottom.
-    for sweep in range(8):
-        place = {
-            node: (number + 0.5) / len(layer)
-            for layer in layers
-            for number, node in enumerate(layer)
-        }
-        for layer in layers if sweep % 2 else reversed(layers):
-            near = {
-                node: [place[b if a == node else a] for a, b in edges if node in (a, b)]
-                for node in layer
-            }
-            layer.sort(key=lambda node: np.mean(near[node] or [place[node]]))
-            place |= {node: (number + 0.5) / len(layer) for number, node in enumerate(layer)}
-    return layers, edges
-
-
 def _figure(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
     """Return an empty plot of so many points."""
     figure = Figure((width / 72, height / 72), layout="constrained")
@@ -402,12 +307,6 @@ def _ends(values: Sequence[float | None]) -> str:
 
 def _number(value: float | None) -> str:
     return "none" if value is None else f"{value:.3g}"
-
-
-def _time(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _svg(figure: Figure, text: str, key: str) -> str:

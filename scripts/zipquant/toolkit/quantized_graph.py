@@ -36,6 +36,7 @@ WEIGHTLESS = {
         "Mul",
         "Pad",
         "Pow",
+        "Range",
         "Reciprocal",
         "Reshape",
     ),
@@ -274,6 +275,8 @@ class Graph:
             name = todo.pop()
             node = self.producers.get(name)
             if node is None or name in cone or self.is_input(node):
+                continue
+            if node.op_type == "Shape":  # of whatever tensor, its numbers do not count
                 continue
             cone[name] = None
             if self._is_cumulative_sum(node):
