@@ -5,12 +5,11 @@ from snakemake.utils import min_version
 min_version("9.0")
 
 
-configfile: "config.yaml"
-
-
+# It reads config.yaml and puts what is given over it.
 include: "rules/common.smk"
 include: "rules/retries.smk"
 include: "rules/console.smk"
+include: "rules/restore.smk"
 include: "rules/inspect.smk"
 include: "rules/index.smk"
 include: "rules/features.smk"

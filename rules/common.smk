@@ -7,12 +7,16 @@ import time
 from functools import cache
 from pathlib import Path
 
-SCRIPTS = Path(workflow.basedir) / "scripts"
+# The folder of this workflow, also where another one uses it as a module.
+PROJECT = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parent
+SCRIPTS = PROJECT / "scripts"
 sys.path.insert(0, str(SCRIPTS))
 
+from zipquant import config as configuration
 from zipquant import plan
 from zipquant.errors import UserError, plain
 from zipquant.jobs import processes
+from zipquant.model import look
 
 STARTED = time.time()
 FLOAT = "float"
@@ -31,11 +35,14 @@ def stop(error: UserError) -> None:
 
 
 try:
-    PLAN = plan.make(config, workflow.basedir)
+    SETTINGS = configuration.complete(config, workflow.configfiles, PROJECT)
+    PLAN = plan.make(SETTINGS, PROJECT)
 except UserError as error:
     stop(error)
 
 VARIANTS = PLAN.variants
+# The rules take the model's files as they were found.
+config = {**SETTINGS, "model": PLAN.model}
 
 
 def result(path: str) -> str:

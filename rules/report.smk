@@ -81,7 +81,7 @@ rule report:
     params:
         variants=list(VARIANTS),
         warnings=PLAN.warnings,
-        settings=config,
+        settings=SETTINGS,
         benchmarks=benchmark_patterns(),
         wildcard_values=wildcard_values(),
     message:

@@ -123,7 +123,9 @@ def write(
         lstrip_blocks=True,
         finalize=printable,
     )
-    page = environment.get_template("bundle.md.j2").render(manifest, transducer=bool(decoder))
+    page = environment.get_template("bundle.md.j2").render(
+        manifest, transducer=bool(decoder), whole=bool(tokens)
+    )
     files.write_text(folder / "README.md", page)
     with files.atomic(archive) as temporary, tarfile.open(temporary, "w") as tar:
         for path in _content(folder):

@@ -5,7 +5,7 @@ import itertools
 import math
 import os
 import re
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,103 @@ RESERVED = ("float", "rknn")
 MOST_VALUES = 10_000
 
 SCHEMA = Path(__file__).with_name("config.schema.yaml")
+
+
+DEFAULTS = "config.yaml"
+"""The file with all settings, in the folder of the workflow."""
+
+PATHS = ("audio.source", "audio.calibration", "audio.evaluation")
+PATHS += tuple(f"model.{key}" for key in ("folder", "encoder", "decoder", "joiner", "tokens"))
+"""The settings that name files to read."""
+
+WORDS = ("auto",)
+"""What stands in place of a path."""
+
+
+def complete(
+    given: Mapping[str, Any], files: Sequence[str | Path], workflow: str | Path
+) -> dict[str, Any]:
+    """Return the whole configuration: what is given, the defaults for the rest, paths resolved.
+
+    Args:
+        given: the settings of the user's files and command line, merged.
+        files: the user's files, later ones before earlier ones.
+        workflow: the folder of the workflow, with `DEFAULTS` in it.
+    """
+    defaults = Path(workflow) / DEFAULTS
+    config = _merged(_read(defaults), given)
+    model = config.get("model")
+    if isinstance(model, str):
+        # `model: path` is short for the folder, the archive or the encoder itself.
+        key = "encoder" if model.endswith(".onnx") else "folder"
+        whole = _read(defaults)["model"]
+        config["model"] = {**whole, "encoder": WORDS[0], key: model}
+    sources = [(_read(file), Path(file).absolute().parent) for file in (*reversed(files), defaults)]
+    for where in PATHS:
+        section, key = where.split(".")
+        part = config.get(section)
+        value = part.get(key) if isinstance(part, dict) else None
+        if isinstance(value, str) and value not in WORDS:
+            part[key] = resolve(value, _bases(sources, section, key, value))
+    return config
+
+
+def _bases(
+    sources: Sequence[tuple[Mapping[str, Any], Path]], section: str, key: str, value: str
+) -> list[Path]:
+    """Return the folder of the file that says `value`, if one does."""
+    for content, base in sources:
+        part = content.get(section)
+        if part == value or (isinstance(part, Mapping) and part.get(key) == value):
+            return [base]
+    return []
+
+
+def resolve(path: str, bases: Iterable[Path]) -> str:
+    """Return a path as it is opened: `~` and variables expanded, relative to the right folder.
+
+    Args:
+        path: as it stands in a settings file.
+        bases: folders that it may be relative to, before the working directory. It is relative to
+            the first in which it exists.
+
+    Returns:
+        The path: relative to the working directory where the file lies below it. A path of
+        something that is nowhere stays as it is, but for `~` and variables.
+
+    Raises:
+        UserError: it has a variable that is not set.
+    """
+    expanded = os.path.expandvars(os.path.expanduser(path))
+    unset = re.search(r"\$\{?([A-Za-z_]\w*)\}?", expanded)
+    if unset and not os.path.exists(expanded):
+        raise UserError(f"config: {path}: the variable {unset[1]} is not set")
+    if os.path.isabs(expanded):
+        return expanded
+    here = Path.cwd()
+    for base in bases:
+        if base != here and (base / expanded).exists():
+            found = Path(os.path.normpath(base / expanded))
+            return str(found.relative_to(here)) if found.is_relative_to(here) else str(found)
+    return expanded
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with others put over them, section by section, as Snakemake does it."""
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
+
+
+def _read(path: str | Path) -> dict[str, Any]:
+    """Return the settings of a YAML or JSON file; Snakemake has read it before."""
+    try:
+        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def schema() -> dict[str, Any]:
@@ -112,13 +209,16 @@ def _check_values(config: Mapping[str, Any]) -> None:
             todo += [(where, part) for part in value]
 
 
-def settle_results(config: MutableMapping[str, Any], project: str | Path) -> None:
+def settle_results(
+    config: MutableMapping[str, Any], project: str | Path, model: Mapping[str, Any]
+) -> None:
     """Check that the results folder can be one, and settle on one spelling of it.
 
     Args:
         config: a valid configuration; `results` becomes relative in the working directory, and
             absolute elsewhere.
         project: the folder of the workflow.
+        model: the section `model` with the files that were found.
 
     Raises:
         UserError: no folder can be there, it is one of the workflow's own, or the workflow itself,
@@ -131,7 +231,6 @@ def settle_results(config: MutableMapping[str, Any], project: str | Path) -> Non
             f"config: results: '{given}' lies in '{own}', which belongs to the workflow; take a "
             "folder for the results alone"
         )
-    model = config["model"]
     audio = ("source",) if config["audio"]["source"] else ("calibration", "evaluation")
     settings = {f"audio.{name}": config["audio"][name] for name in audio}
     settings |= {
@@ -169,6 +268,8 @@ def _explain(error: jsonschema.ValidationError) -> list[str]:
         return [f"'{f'{where}.{key}' if where else key}' is missing" for key in missing]
     if error.validator == "enum":
         known = ["null" if value is None else str(value) for value in error.validator_value]
+        if why := platforms.why_not(str(error.instance)):
+            return [f"{where}: {error.instance} is not supported: {why}. Known: {', '.join(known)}"]
         hint = _nearest(str(error.instance), known)
         return [f"{where}: '{error.instance}' is not known{hint or '.'} Known: {', '.join(known)}"]
     return [f"{where or 'the file'}: {error.message[:300]}"]

@@ -160,7 +160,7 @@ def feed_config(folder: Path, example: list) -> str:
 
     def use() -> None:
         config.validate(settings)
-        config.settle_results(settings, ROOT)
+        config.settle_results(settings, ROOT, settings["model"])
 
     return outcome(use)
 

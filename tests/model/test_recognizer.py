@@ -8,7 +8,7 @@ import pytest
 from helpers.models import tiny_ctc
 from helpers.places import DEMO_MODEL
 from zipquant.errors import UserError
-from zipquant.model import contract, recognizer
+from zipquant.model import contract, locate, recognizer
 
 
 @pytest.fixture
@@ -22,8 +22,9 @@ def folder(tmp_path):
 
 
 def find(encoder, **settings):
-    model = {"encoder": str(encoder), "decoder": "auto", "joiner": "auto", "tokens": "auto"}
-    return recognizer.find(model | settings, contract.inspect(encoder))
+    model = dict.fromkeys(("decoder", "joiner", "tokens"), "auto")
+    model |= {"folder": None, "encoder": str(encoder), "restore": False} | settings
+    return recognizer.find(locate.locate(model)[0], contract.inspect(encoder))
 
 
 def test_files_beside_the_encoder_are_found(folder):
@@ -51,9 +52,9 @@ def test_ctc_model_needs_tokens_alone(tmp_path):
     found = find(model)
     assert (found.decoder, found.joiner) == (None, None)
     (tmp_path / "tokens.txt").write_text("<blk> 0\na 1\n")
-    assert find(model) is None
     with pytest.raises(UserError, match=r"has 2 tokens, but .* output has 3 values"):
-        find(model, tokens=str(tmp_path / "tokens.txt"))
+        find(model)
+    assert find(model, tokens=None) is None
 
 
 def test_tokens_of_another_model_are_refused(folder):

@@ -6,7 +6,7 @@ output and new states out" fits; anything else is refused with the reason.
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 
 from zipquant.errors import UserError
 from zipquant.jobs import files
+from zipquant.model import formats, locate, look, precision
 
 DTYPES = {
     onnx.TensorProto.FLOAT: "float32",
@@ -24,6 +25,18 @@ DTYPES = {
 }
 """The tensor types that streaming encoders have at their borders."""
 
+OPSET = 19
+"""The highest ONNX opset that rknn-toolkit2 2.3.2 loads ("Unsupport onnx opset 20, need <= 19!");
+from 6 on it takes all."""
+
+UNBUILT = {
+    "conv-emformer": 'rknn-toolkit2 cannot build it (2.3.2 ends with "list index (2) out of range")'
+}
+"""Streaming models that the toolkit does not take, by their `model_type`."""
+
+RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
+RANDOM += ("Bernoulli", "Multinomial")
+"""Operators whose output differs from call to call."""
 
 LARGEST = 1 << 28
 """Values of all inputs for one utterance, 1 GB of float32; those of the largest published
@@ -127,28 +140,26 @@ class Contract:
         return Contract(**raw)
 
 
-def inspect(path: str | Path, state_outputs: Mapping[str, str] | None = None) -> Contract:
+def inspect(
+    path: str | Path, state_outputs: Mapping[str, str] | None = None, restore: bool = False
+) -> Contract:
     """Read the contract from an ONNX file.
 
     Args:
         path: the encoder.
         state_outputs: for states whose next value is not called `new_` + input name: the output's
             name by the input's.
+        restore: see `load_onnx`.
 
     Raises:
         UserError: the file is missing, is no ONNX model, or is not a streaming encoder.
     """
-    model = load_onnx(path, "model.encoder")
+    model = load_onnx(path, "model.encoder", restore)
     initialized = {tensor.name for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in initialized]
     outputs = [value.name for value in model.graph.output]
     metadata = {entry.key: entry.value for entry in model.metadata_props}
-    if len(inputs) < 2 or len(outputs) < 2:
-        raise UserError(
-            f"{path} is not a streaming encoder: it has {len(inputs)} input(s) and {len(outputs)} "
-            "output(s), but a streaming encoder takes features and states; export the model with "
-            "icefall's export-onnx-streaming script"
-        )
+    _check_kind(path, model, inputs, outputs, metadata)
     batch = batch_symbol(path, inputs[0])
     x, *states = [read_tensor(path, value, batch) for value in inputs]
     if len(x.shape) != 3 or x.dtype != "float32":
@@ -174,52 +185,92 @@ def inspect(path: str | Path, state_outputs: Mapping[str, str] | None = None) ->
     return Contract(files.sha256(path), x, paired, outputs[0], chunk_shift, metadata, encoder_dim)
 
 
-def load_onnx(path: str | Path, setting: str) -> onnx.ModelProto:
+def load_onnx(path: str | Path, setting: str, restore: bool = False) -> onnx.ModelProto:
     """Read an ONNX file's graph; external data files, the weights of large models, stay closed.
 
     Args:
         path: the file.
         setting: the configuration's key that names it, for messages.
+        restore: whether a model that is not plain float32 is turned back into it later
+            (`precision.restore`); its inputs and outputs are given as they will be then.
 
     Raises:
-        UserError: the file is missing, or is no ONNX model.
+        UserError: the file is missing, is no ONNX model, lacks its external data, or is nothing
+            that the toolkit can quantize.
     """
-    if not Path(path).is_file():
-        raise UserError(f"no model at '{path}': set {setting} to an ONNX file")
+    _check_file(Path(path), setting)
     try:
         model = onnx.load(path, load_external_data=False)
     except (DecodeError, ValueError) as error:
-        raise UserError(f"{path} is not an ONNX model ({error}): set {setting}") from None
+        raise UserError(
+            f"{path} is not an ONNX model, or is damaged or not complete ({error}): copy or "
+            f"download it again, or set {setting}"
+        ) from None
     if not model.graph.node:
         raise UserError(f"{path} is not an ONNX model (it holds no graph): set {setting}")
-    for tensor in _weights(model):
-        if tensor.data_location == onnx.TensorProto.EXTERNAL:
+    opset = max((e.version for e in model.opset_import if e.domain in ("", "ai.onnx")), default=0)
+    if opset > OPSET:
+        raise UserError(
+            f"{path} has ONNX opset {opset}, and rknn-toolkit2 takes up to {OPSET}: export it "
+            "again with opset_version=17"
+        )
+    for data in precision.external_files(path, model):
+        if not data.is_file():
             raise UserError(
-                f"{path} has weights in another file ('{tensor.name}'), which Zipquant does not "
-                "open; save it as one file: onnx.save(onnx.load(path), other_path)"
+                f"{path} has its weights in another file, which is missing: put {data.name} into "
+                f"the folder {data.parent}"
             )
+    _check_precision(path, model, setting, restore)
+    for value in (*model.graph.input, *model.graph.output):
+        if value.type.tensor_type.elem_type in precision.WIDENED:
+            value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
     return model
 
 
-def _weights(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
-    """All tensors with values in a model, those of its subgraphs and functions included."""
-    nodes = list(model.graph.node)
-    for function in model.functions:
-        nodes += function.node
-    graphs = [model.graph]
-    while nodes or graphs:
-        if graphs:
-            graph = graphs.pop()
-            nodes += graph.node
-            yield from graph.initializer
-            for sparse in graph.sparse_initializer:
-                yield from (sparse.values, sparse.indices)
-        else:
-            for attribute in nodes.pop().attribute:
-                graphs += [attribute.g, *attribute.graphs]
-                yield from (attribute.t, *attribute.tensors)
-                for sparse in (attribute.sparse_tensor, *attribute.sparse_tensors):
-                    yield from (sparse.values, sparse.indices)
+def _check_file(path: Path, setting: str) -> None:
+    """Refuse what is no file, or a file of another kind."""
+    if path.is_dir():
+        encoders = locate.encoders_in(path)
+        inside = f"holds {locate.shown(encoders)}" if encoders else "holds no encoder"
+        raise UserError(
+            f"{path} is a folder, not an ONNX file; it {inside}. Set {setting} to a file, or give "
+            f"the whole folder as the model, `model: {path}`"
+        )
+    if not path.is_file():
+        folder = path.parent
+        names = sorted(folder.glob("*.onnx")) if folder.is_dir() else []
+        there = f"; ONNX files in {folder}: {locate.shown(names)}" if names else ""
+        relative = (
+            ""
+            if path.is_absolute()
+            else (
+                " (a relative path is looked for beside the settings file that has it, then in the "
+                f"working directory, {Path.cwd()})"
+            )
+        )
+        raise UserError(f"no model at '{path}'{relative}: set {setting} to an ONNX file{there}")
+    if why := formats.why_not_onnx(path):
+        raise UserError(f"{path} is not an ONNX model but {why.format(path=path)} ({setting})")
+
+
+def _check_precision(path: str | Path, model: onnx.ModelProto, setting: str, restore: bool) -> None:
+    """Refuse a model that is not plain float32, unless it is to be restored and can be."""
+    found = precision.detect(model)
+    if found is None or (restore and not found.foreign):
+        return
+    beside = look.float32_beside(path)
+    advice = f"take the float32 file beside it ({setting}: {beside})"
+    if not beside and found.foreign:
+        advice = "export the model in float32"
+    elif not beside:
+        advice = (
+            "export the model in float32, or set model.restore to true, which turns this file back "
+            "into float32"
+        )
+    raise UserError(
+        f"{path} is the {found.name} model ({found.evidence}), and rknn-toolkit2 quantizes float32 "
+        f"models alone: {advice}"
+    )
 
 
 def batch_symbol(path: str | Path, x: onnx.ValueInfoProto) -> str | None:
@@ -283,6 +334,46 @@ def read_tensor(path: str | Path, value: onnx.ValueInfoProto, batch: str | None)
             "export the model again"
         )
     return Tensor(value.name, tuple(shape), DTYPES[kind.elem_type], batch_axis)
+
+
+def _check_kind(
+    path: str | Path,
+    model: onnx.ModelProto,
+    inputs: list[onnx.ValueInfoProto],
+    outputs: list[str],
+    metadata: Mapping[str, str],
+) -> None:
+    """Refuse other models than streaming encoders, and those that cannot work, as what they are."""
+    advice = "export the model with icefall's export-onnx-streaming script"
+    axes = [len(value.type.tensor_type.shape.dim) for value in inputs]
+    names = [value.name for value in inputs]
+    if axes == [2] or axes == [2, 2]:
+        part = "decoder" if axes == [2] else "joiner"
+        raise UserError(
+            f"{path} is not a streaming encoder but looks like a {part}: set model.encoder to the "
+            f"encoder and model.{part} to this file"
+        )
+    if len(inputs) <= 2 and any(name.endswith(("lens", "length", "lengths")) for name in names):
+        raise UserError(
+            f"{path} is not a streaming encoder: it takes whole utterances ({', '.join(names)}), "
+            f"so it is an offline model; a streaming one takes features and states, {advice}"
+        )
+    if len(inputs) < 2 or len(outputs) < 2:
+        raise UserError(
+            f"{path} is not a streaming encoder: it has {len(inputs)} input(s) and {len(outputs)} "
+            f"output(s), but a streaming encoder takes features and states; {advice}"
+        )
+    if metadata.get("model_type") in UNBUILT:
+        raise UserError(
+            f"{path} is a {metadata['model_type']} model, and {UNBUILT[metadata['model_type']]}; "
+            "take a streaming Zipformer, Zipformer2 or LSTM"
+        )
+    random = [node.op_type for node in precision.all_nodes(model) if node.op_type in RANDOM]
+    if random:
+        raise UserError(
+            f"{path}: its output differs from call to call, because it holds {random[0]}: export "
+            "the model in evaluation mode (model.eval())"
+        )
 
 
 def _check_states(path: str | Path, inputs: list[Tensor]) -> None:

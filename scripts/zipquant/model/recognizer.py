@@ -1,19 +1,17 @@
-"""What turns encoder outputs into text: decoder, joiner and tokens, found and checked.
+"""What turns encoder outputs into text: decoder, joiner and tokens, checked.
 
 Looked at when the Snakefile is read, so it opens the files with nothing heavier than onnx.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from zipquant.board import vocabulary
 from zipquant.errors import UserError
 from zipquant.model.contract import Contract, Tensor, batch_symbol, load_onnx, read_tensor
-
-AUTO = "auto"
-"""The setting that takes the file beside the encoder, by its name."""
+from zipquant.model.look import is_ctc
 
 
 @dataclass(frozen=True)
@@ -47,62 +45,65 @@ class Recognizer:
     decoder: Part | None = None
     joiner: Part | None = None
 
+    def moved(self, paths: Mapping[str, str]) -> "Recognizer":
+        """Return the same with other files for some of its parts, by their names."""
+        parts = {
+            name: replace(getattr(self, name), path=path)
+            for name, path in paths.items()
+            if getattr(self, name, None)
+        }
+        return replace(self, **parts)
+
 
 def find(model: Mapping[str, Any], contract: Contract) -> Recognizer | None:
-    """Find and check what makes text of the encoder's output.
+    """Check what makes text of the encoder's output.
 
     Args:
-        model: the configuration's section `model`. Its `decoder`, `joiner` and `tokens` are a path,
-            None, or `AUTO`: the file beside the encoder that is called as the encoder is, with
-            "decoder" or "joiner" for "encoder", or tokens.txt; none where there is no such file.
+        model: the configuration's section `model`, with the paths that `locate.locate` has found;
+            `decoder`, `joiner` and `tokens` are None where there is no such file.
         contract: the encoder's contract.
 
     Returns:
-        The recognizer, a CTC one where there are tokens as many as the encoder output is wide, but
-        no decoder and joiner; None where there is nothing to make text with.
+        The recognizer, a CTC one where there is no decoder and joiner; None where there is nothing
+        to make text with.
 
     Raises:
         UserError: a file is missing or damaged, or the files do not belong together.
     """
-    encoder = Path(model["encoder"])
-    paths = {
-        key: _auto(encoder, key) if model[key] == AUTO else model[key]
-        for key in ("tokens", "decoder", "joiner")
-    }
-    tokens, decoder, joiner = paths["tokens"], paths["decoder"], paths["joiner"]
+    encoder, restore = Path(model["encoder"]), model["restore"]
+    tokens, decoder, joiner = model["tokens"], model["decoder"], model["joiner"]
     if bool(decoder) != bool(joiner):
         there, missing = ("decoder", "joiner") if decoder else ("joiner", "decoder")
         raise UserError(
-            f"there is a {there} ({paths[there]}), but no {missing}: set model.{missing}, or set "
+            f"there is a {there} ({model[there]}), but no {missing}: set model.{missing}, or set "
             f"model.{there} to null to go without error rates"
         )
-    if not tokens:
-        if decoder and model["decoder"] != AUTO:
-            raise UserError("model.decoder is set, but there is no tokens file: set model.tokens")
+    if not tokens or not (decoder or is_ctc(contract.encoder_out, contract.metadata)):
         return None
-    found = load(tokens, decoder, joiner)
+    found = load(tokens, decoder, joiner, restore)
     if found.joiner:
         _check_width(found.joiner, 0, encoder, contract.encoder_dim)
         return found
     known = vocabulary.read(tokens)
-    if contract.encoder_dim and known.scored(contract.encoder_dim):
-        return found
-    if model["tokens"] != AUTO:
+    if not contract.encoder_dim or not known.scored(contract.encoder_dim):
         raise UserError(
             f"{tokens} has {len(known.tokens)} tokens, but a vector of {encoder}'s output has "
             f"{contract.encoder_dim or 'an unknown number of'} values: this is no CTC model with "
             "these tokens; for a transducer set model.decoder and model.joiner"
         )
-    return None
+    return found
 
 
-def load(tokens: str, decoder: str | None = None, joiner: str | None = None) -> Recognizer:
+def load(
+    tokens: str, decoder: str | None = None, joiner: str | None = None, restore: bool = False
+) -> Recognizer:
     """Read what the files beside the encoder are, and check that they belong together.
 
     Args:
         tokens: the tokens file.
         decoder: the decoder's ONNX file; None for a CTC model.
         joiner: the joiner's ONNX file; None for a CTC model.
+        restore: see `contract.load_onnx`.
 
     Raises:
         UserError: a file is missing or damaged, or the files do not belong together.
@@ -110,7 +111,10 @@ def load(tokens: str, decoder: str | None = None, joiner: str | None = None) -> 
     known = vocabulary.read(tokens)
     if not decoder or not joiner:
         return Recognizer(tokens)
-    predict, join = _part(decoder, "decoder", 1), _part(joiner, "joiner", 2)
+    predict, join = (
+        _part(path, kind, count, restore)
+        for path, kind, count in ((decoder, "decoder", 1), (joiner, "joiner", 2))
+    )
     if not known.scored(join.size):
         raise UserError(
             f"{tokens} has {len(known.tokens)} tokens, but {joiner} gives {join.size} scores: take "
@@ -140,12 +144,6 @@ def unspeakable(texts: Mapping[str, str], recognizer: Recognizer) -> dict[str, l
     return {name: unknown for name, unknown in found.items() if unknown}
 
 
-def _auto(encoder: Path, key: str) -> str | None:
-    name = "tokens.txt" if key == "tokens" else encoder.name.replace("encoder", key)
-    path = encoder.with_name(name)
-    return str(path) if name != encoder.name and path.is_file() else None
-
-
 def _check_width(joiner: Part, position: int, path: str | Path, width: int | None) -> None:
     expected = joiner.inputs[position].shape[1]
     if width not in (None, expected):
@@ -155,8 +153,8 @@ def _check_width(joiner: Part, position: int, path: str | Path, width: int | Non
         )
 
 
-def _part(path: str, kind: str, count: int) -> Part:
-    model = load_onnx(path, f"model.{kind}")
+def _part(path: str, kind: str, count: int, restore: bool) -> Part:
+    model = load_onnx(path, f"model.{kind}", restore)
     initialized = {tensor.name for tensor in model.graph.initializer}
     values = [value for value in model.graph.input if value.name not in initialized]
     inputs: list[Tensor] = []

@@ -263,10 +263,16 @@ def _lane_at(axis: int | None, position: int | slice) -> tuple:
     return (...,) if axis is None else (slice(None),) * axis + (position,)
 
 
+TRIED = 12
+"""Chunks that a new model is tried on."""
+
+
 def inspect_and_try(
     model: str | Path, state_outputs: Mapping[str, str], output: str | Path
 ) -> None:
-    """Read a model's contract, run two chunks of zeros to see that it holds, and write it.
+    """Read a model's contract, run some chunks of noise to see that it holds, and write it.
+
+    The noise has the mean and the spread that features of speech have: -9 and 4.
 
     Args:
         model: the encoder's ONNX file.
@@ -274,11 +280,37 @@ def inspect_and_try(
         output: the JSON file to write.
 
     Raises:
-        UserError: the model is not a streaming encoder, or a state changes its shape or type.
+        UserError: the model is not a streaming encoder, a state changes its shape or type, an
+            output is not finite, or differs from call to call.
     """
     contract = inspect(model, state_outputs)
     encoder = OnnxEncoder(model, contract)
+    random = np.random.default_rng(0)
     states = [state.tensor.zeros() for state in contract.states]
-    for _ in range(2):
-        _, states = encoder.run(contract.x.zeros(), states)
+    for chunk in range(TRIED):
+        x = random.normal(-9, 4, contract.x.shape).astype(np.float32)
+        first, second = (
+            [encoder_out, *new_states]
+            for encoder_out, new_states in (encoder.run(x, states) for _ in range(2))
+        )
+        for name, a, b in zip(contract.outputs, first, second, strict=True):
+            _check_output(model, f"'{name}'", chunk, a, b)
+        states = first[1:]
     contract.save(output)
+
+
+def _check_output(
+    model: str | Path, name: str, chunk: int, once: np.ndarray, again: np.ndarray
+) -> None:
+    """Refuse an output that is no number, or another one when the same is computed again."""
+    if not np.isfinite(once).all():
+        what = "NaN" if np.isnan(once).any() else "infinity"
+        raise UserError(
+            f"{model}: its output {name} holds {what} in chunk {chunk + 1} of noise like speech "
+            "features; the model itself is not sound, export it again and run it in onnxruntime"
+        )
+    if not np.array_equal(once, again):
+        raise UserError(
+            f"{model}: its output {name} differs from call to call with the same input; export the "
+            "model in evaluation mode (model.eval())"
+        )

@@ -76,6 +76,38 @@ CRASHES = {("rk3562", "w8a16"): "rknn-toolkit2 offers it, but aborts in the buil
 """What the toolkit takes for a platform and cannot build: version 2.3.2 ends with "buffer overflow"
 on every model that has weights."""
 
+UNSUPPORTED = {
+    **dict.fromkeys(
+        ("rv1103", "rv1103b", "rv1106", "rv1106b", "rk2118"),
+        "its NPU computes in integers alone, but the models here need float16 for their inputs, "
+        "outputs and running means, and sherpa-onnx loads no others",
+    ),
+    **dict.fromkeys(
+        ("rv1109", "rv1126", "rk1808", "rk3399pro"),
+        "its NPU is of the first generation, which the older rknn-toolkit serves (.rknn files of "
+        "rknn-toolkit2 do not run there)",
+    ),
+    "rk3588s": "it has the NPU of the RK3588: set platform to rk3588",
+    "rk3566s": "it has the NPU of the RK3566: set platform to rk3566",
+    "rk3568j": "it has the NPU of the RK3568: set platform to rk3568",
+    "rk3588j": "it has the NPU of the RK3588: set platform to rk3588",
+    "rk3588m": "it has the NPU of the RK3588: set platform to rk3588",
+    "rk3576j": "it has the NPU of the RK3576: set platform to rk3576",
+    **dict.fromkeys(
+        ("rk3399", "rk3328", "rk3288", "rk3326", "px30", "rk3308", "rk3528", "rk3506"),
+        "it has no NPU that rknn-toolkit2 builds for",
+    ),
+    **dict.fromkeys(
+        ("rk1820", "rk1828", "rk3688", "rk3668"), "rknn-toolkit2 2.3.2 does not know it"
+    ),
+}
+"""Other chips of Rockchip, and why they are no platform here."""
+
+
+def why_not(platform: str) -> str:
+    """Return why a chip is not supported; empty for a name that is none of Rockchip's chips."""
+    return UNSUPPORTED.get(platform.lower().replace("-", "").replace("_", ""), "")
+
 
 def keeps_float16(dtype: str) -> bool:
     """Return whether a type leaves all activations in float16, so that nothing is to be kept."""
