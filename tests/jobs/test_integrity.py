@@ -169,6 +169,17 @@ def test_of_a_damaged_folder_behind_a_link_the_link_alone_is_deleted(tmp_path):
     assert not path.parent.is_symlink() and (tmp_path / "moved/a.npy").exists()
 
 
+def test_folder_of_results_may_lie_on_another_disk(tmp_path):
+    results = tmp_path / "results"
+    make(results, "traces/0.h5")
+    (results / "traces").rename(tmp_path / "disk")
+    (results / "traces").symlink_to(tmp_path / "disk")
+    assert list(integrity.unrecorded(results)) == []
+    (tmp_path / "disk/mine").touch()
+    (results / "more").symlink_to("/")
+    assert list(integrity.unrecorded(results)) == ["more", "traces/mine"]
+
+
 def test_check_names_what_no_job_has_made(tmp_path):
     make(tmp_path, "bundle/encoder.rknn")
     integrity.seal(tmp_path, [tmp_path / "bundle"])

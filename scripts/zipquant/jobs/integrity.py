@@ -248,31 +248,30 @@ def unrecorded(results: str | Path, within: Iterable[str] | None = None) -> Iter
         except Broken:
             unfinished.add(name)
     own = OWN if Path(results, RECORDS).is_dir() else ()
-    for name in _walk(results, within):
-        parents = {str(parent) for parent in Path(name).parents}
-        if not (
-            name in known
-            or name in own
-            or (parents | {name}) & unfinished
-            or parents & set(own)
-            or os.path.basename(name) in IGNORED
-            or files.is_temporary(name)
-        ):
-            yield name
+    # A folder of results may lie on another disk.
+    followed = {str(parent) for name in known | unfinished for parent in Path(name).parents}
+    there = os.listdir(results) if os.path.isdir(results) else []
+    for head in sorted(set(there) & set(there if within is None else within) - set(own)):
+        path = Path(results, head)
+        is_folder = path.is_dir() and (not path.is_symlink() or head in followed)
+        for name in _walk(Path(results), head, followed) if is_folder else [head]:
+            if not (
+                name in known
+                or ({str(parent) for parent in Path(name).parents} | {name}) & unfinished
+                or os.path.basename(name) in IGNORED
+                or files.is_temporary(name)
+            ):
+                yield name
 
 
-def _walk(folder: str | Path, within: Iterable[str] | None) -> Iterator[str]:
-    """Yield all files of a folder, and all links, by their path in it."""
-    names = os.listdir(folder) if os.path.isdir(folder) else []
-    for first in sorted(set(names) & set(names if within is None else within)):
-        path = os.path.join(folder, first)
-        if not os.path.isdir(path) or os.path.islink(path):
-            yield first
-            continue
-        for parent, folders, files_here in os.walk(path):
-            links = [name for name in folders if os.path.islink(os.path.join(parent, name))]
-            for name in sorted([*files_here, *links]):
-                yield os.path.relpath(os.path.join(parent, name), folder)
+def _walk(folder: Path, name: str, followed: set[str]) -> Iterator[str]:
+    """Yield the files of a folder by their path in it, and the links but for some to folders."""
+    for entry in sorted(os.scandir(folder / name), key=lambda entry: entry.name):
+        path = os.path.join(name, entry.name)
+        if entry.is_dir() and (not entry.is_symlink() or path in followed):
+            yield from _walk(folder, path, followed)
+        else:
+            yield path
 
 
 def is_inside(folder: str | Path, path: str | Path) -> bool:
