@@ -10,7 +10,18 @@ def files(*levels: float, rate: int = 16000) -> dict:
     """Return what files of these levels are like."""
     return suitability.describe(
         [
-            Entry(f"u{n}", f"u{n}.wav", "0", "", "3.0", "", str(rate), str(level), "", "")
+            Entry(
+                f"u{n}",
+                f"u{n}.wav",
+                "0",
+                "",
+                "3.0",
+                "",
+                str(rate),
+                str(level),
+                "",
+                "is silent" * (level < -90),
+            )
             for n, level in enumerate(levels)
         ]
     )
@@ -36,6 +47,8 @@ def test_silence_is_named(levels):
 
 
 def test_much_quieter_set_is_named():
+    # As quiet as it is, it is not silent.
+    assert kinds(USUAL, files(-62, -63)) == [("level", "evaluation")]
     found = suitability.examine({"calibration": USUAL, "evaluation": files(-58, -59)}, {}, 0.32)
     assert [(f["kind"], f["set"]) for f in found] == [("level", "evaluation")]
     assert found[0]["high_db"] - found[0]["low_db"] == pytest.approx(33.5)

@@ -23,6 +23,9 @@ CLIPPED_SHARE = 0.001
 SILENT = 0.001
 """Audio that never gets louder than this (-60 dB of full scale) holds no speech."""
 
+IS_SILENT = "is silent"
+"""The remark on it."""
+
 LONGEST = 70 * 60
 """Seconds; an utterance lies in memory as a whole: 270 MB of samples."""
 
@@ -202,7 +205,7 @@ def _remark(peak: float, clipped: float, header: str) -> str:
         part = int(sizes[2]) / int(sizes[1])
         remarks.append(f"is cut off: its header promises more, {part:.0%} is there")
     if peak < SILENT:
-        remarks.append("is silent")
+        remarks.append(IS_SILENT)
     elif clipped >= CLIPPED_SHARE:
         remarks.append(f"is clipped: {clipped:.1%} of its samples stand at full scale")
     return ", ".join(remarks)

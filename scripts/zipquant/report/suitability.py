@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from zipquant.audio.index import Entry
+from zipquant.audio.reading import IS_SILENT
 from zipquant.board.fbank import SAMPLE_RATE
 from zipquant.evaluation.drift import WARM_UP
 
@@ -14,9 +15,6 @@ SILENT_SHARE = 0.5
 
 LEVEL_DB = 20.0
 """How far the loudness of the two sets may differ. Speakers and microphones differ by less."""
-
-SILENCE_DB = -60.0
-"""Files of less power do not count for the loudness of a set, see `reading.SILENT`."""
 
 NARROW_SHARE = 0.5
 """Part of a set's files that makes it one of narrow-band audio, of less than `SAMPLE_RATE`."""
@@ -30,12 +28,11 @@ def describe(entries: Sequence[Entry]) -> dict[str, Any]:
         any); `rate`, the most frequent sample rate in Hz (None without any file); `narrow`, the
         share of files of less than 16 kHz.
     """
-    levels = [float(entry.level) for entry in entries]
-    loud = [level for level in levels if level > SILENCE_DB]
+    loud = [float(entry.level) for entry in entries if IS_SILENT not in entry.warning]
     rates = [int(entry.rate) for entry in entries]
     return {
         "used": len(entries),
-        "silent": len(levels) - len(loud),
+        "silent": len(entries) - len(loud),
         "level_db": float(np.median(loud)) if loud else None,
         "rate": max(set(rates), key=rates.count, default=None),
         "narrow": sum(rate < SAMPLE_RATE for rate in rates) / max(1, len(rates)),
