@@ -91,7 +91,7 @@ def test_lineage_compares_all_six_recipes(compared):
     assert table.loc["08-final", "coverage_mean"] < 0.05
     assert table.loc["exact", "coverage_mean"] > 0.9
     assert table.loc["05-streaming", "full_bytes"] > table.loc["05-streaming", "bytes"]
-    assert table.loc["exact", "sqnr_free_running_db"] > 25
+    assert table.loc["exact", "sqnr_free_running_db"] > 18
     assert table["same_text"].drop("06-snapshot").between(0, 100).all()
 
 

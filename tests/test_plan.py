@@ -109,7 +109,8 @@ def test_what_scripts_depend_on():
         for path in plan.library_files(scripts, script.stem):
             name = str(path.relative_to(scripts)).removeprefix("zipquant/")
             users.setdefault(name, set()).add(script.stem)
-    assert users["report/page.py"] == {"report"}
+    assert users["report/page.py"] == users["report/words.py"] == {"report"}
+    assert users["evaluation/verdict.py"] == {"choose", "report"}
     assert users["audio/librosa_front_ends.py"] == {"features"}
     assert "quantize" not in users["evaluation/drift.py"] | users["evaluation/long_stream.py"]
     assert users["evaluation/choice.py"] == {"choose"}

@@ -38,11 +38,11 @@ def test_whole_line_ends_with_a_built_model_and_figures(finished):
     assert len(stream["outputs"]["new_cached_avg_0"]["sqnr_db"]) == stream["chunks"] > 20
     report = json.loads((results / "report/report.json").read_text())
     # A wrong layout, a lost state or an uncalibrated model each fall far below these.
-    for variant, least in (("int8", 25), ("fp16", 50)):
+    for variant, least in (("int8", 18), ("fp16", 45)):
         figures = report["variants"][variant]["encoder_out"]
         assert figures["one step"]["sqnr_db"] > least
         assert figures["free-running"]["sqnr_db"] > least
-        assert figures["free-running"]["cosine"] > 0.998
+        assert figures["free-running"]["cosine"] > 0.99
     assert report["variants"]["int8"]["build"]["bytes"] == encoder.stat().st_size
     assert report["audio"]["calibration"]["used"] == CALIBRATION_FILES
 
