@@ -16,6 +16,7 @@ from zipquant.model.contract import Contract
 from zipquant.toolkit import rknn_file, sherpa_onnx
 from zipquant.toolkit.variant_folder import ENCODER
 from zipquant.variants.record import Build
+from zipquant.version import VERSION
 
 SCRIPT = "transcribe.py"
 """What runs the bundle on a board without sherpa-onnx."""
@@ -106,6 +107,7 @@ def write(
     model = describe(contract, context, audio)
     files.write_json(folder / description.MODEL, model)
     manifest = {
+        "zipquant": VERSION,
         "variant": best,
         "status": choice["status"],
         "refusals": refusals(folder),
