@@ -22,6 +22,7 @@ from zipquant.model.noise import sqnr
 from zipquant.report import costs, page, suitability, words
 from zipquant.variants.histograms import RANGES, Histograms
 from zipquant.variants.record import Build
+from zipquant.version import VERSION
 
 PACKAGES = ("rknn-toolkit2", "onnxruntime", "kaldi-native-fbank", "numpy", "snakemake")
 
@@ -215,7 +216,11 @@ def _run(
         },
         "jobs": costs.collect(run.benchmarks),
         "settings": run.settings,
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
+        "versions": {
+            "zipquant": VERSION,
+            "python": platform.python_version(),
+            **{p: version(p) for p in PACKAGES},
+        },
     }
 
 
