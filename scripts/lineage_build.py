@@ -2,16 +2,19 @@
 
 from job import run
 from zipquant import lineage
+from zipquant.evaluation.encoder_error import Models
 
 run(
     snakemake,
     lineage.build,
-    model=snakemake.input.model,
-    prepared=snakemake.input.prepared,
-    contract_file=snakemake.input.contract,
+    models=Models(
+        snakemake.input.model,
+        snakemake.input.prepared,
+        snakemake.input.contract,
+        snakemake.output.work,
+    ),
     dataset=snakemake.input.dataset,
     features=snakemake.input.features,
-    work=snakemake.output.work,
     verdict_file=snakemake.output.verdict,
     platform=snakemake.params.platform,
     settings=snakemake.params.settings,

@@ -4,6 +4,7 @@ import codecs
 import shutil
 import tarfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -49,16 +50,31 @@ def copy_script(folder: Path) -> None:
         shutil.copyfile(LIBRARY / name, copy)
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What a bundle is made of, beside the best variant.
+
+    Attributes:
+        tokens: the tokens file; None where no text is made.
+        decoder: the decoder's .rknn; None for a CTC model.
+        joiner: the joiner's .rknn; None for a CTC model.
+        verified: JSON of how exact decoder and joiner are; none for a CTC model.
+        plain: build.json of the same variant from the encoder as it is; None for none.
+    """
+
+    tokens: str | Path | None = None
+    decoder: str | Path | None = None
+    joiner: str | Path | None = None
+    verified: Sequence[str | Path] = ()
+    plain: str | Path | None = None
+
+
 def write(
     best_file: str | Path,
     scores_file: str | Path | None,
     contract_file: str | Path,
     variants: Mapping[str, str | Path],
-    tokens: str | Path | None,
-    decoder: str | Path | None,
-    joiner: str | Path | None,
-    verified: Sequence[str | Path],
-    plain: str | Path | None,
+    parts: Parts,
     audio: Mapping[str, Any],
     folder: str | Path,
     archive: str | Path,
@@ -67,14 +83,10 @@ def write(
 
     Args:
         best_file: JSON that names the variant, written by `choice.write`.
-        scores_file: the error rates, written by `scoring.write`; None where no text is made.
+        scores_file: the error rates, written by `scores.write`; None where no text is made.
         contract_file: the encoder's contract.
         variants: build.json of each variant, with the encoder beside it.
-        tokens: the tokens file; None where no text is made.
-        decoder: the decoder's .rknn; None for a CTC model.
-        joiner: the joiner's .rknn; None for a CTC model.
-        verified: JSON of how exact decoder and joiner are; none for a CTC model.
-        plain: build.json of the same variant from the encoder as it is; None for none.
+        parts: the other files.
         audio: the settings `channels` and `tail_padding`.
         folder: the folder to write.
         archive: the tar file to write, with the same content.
@@ -82,43 +94,55 @@ def write(
     Raises:
         UserError: the parts do not belong together, see `check_parts`.
     """
-    choice = files.read_json(best_file)
+    choice, folder = files.read_json(best_file), Path(folder)
     best = choice["best"]
-    build = Build.load(variants[best])
-    encoder = Path(variants[best]).with_name(ENCODER)
-    build.check(encoder.parent)
-    other = _plain_encoder(plain)
-    contract = Contract.load(contract_file)
-    parts = [path for path in (encoder, other, decoder, joiner) if path]
-    check_parts(build, contract, parts)
-    folder = Path(folder)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    sources = {ENCODER: encoder, PLAIN_ENCODER: other, DECODER: decoder, JOINER: joiner}
-    for name, source in sources.items():
-        if source:
-            shutil.copyfile(source, folder / name)
-    if tokens:
-        # sherpa-onnx would take a byte order mark for a part of the first token.
-        content = Path(tokens).read_bytes()
-        (folder / TOKENS).write_bytes(content.removeprefix(codecs.BOM_UTF8))
+    build, contract = Build.load(variants[best]), Contract.load(contract_file)
+    _copy_parts(Path(variants[best]).parent, build, contract, parts, folder)
     copy_script(folder)
-    context = int(build.metadata()["context_size"]) if decoder else None
-    model = describe(contract, context, audio)
-    files.write_json(folder / description.MODEL, model)
+    context = int(build.metadata()["context_size"]) if parts.decoder else None
+    files.write_json(folder / description.MODEL, describe(contract, context, audio))
     manifest = {
         "zipquant": VERSION,
         "variant": best,
         "status": choice["status"],
         "refusals": refusals(folder),
         "build": build.summary(),
-        "plain": Build.load(plain).summary() if plain else None,
+        "plain": Build.load(parts.plain).summary() if parts.plain else None,
         "choice": choice["why"],
-        "recognizer": {Path(path).stem: files.read_json(path) for path in verified},
+        "recognizer": {Path(path).stem: files.read_json(path) for path in parts.verified},
         "accuracy": _accuracy(files.read_json(scores_file), best) if scores_file else None,
         "files": inventory(folder),
     }
     files.write_json(folder / description.MANIFEST, manifest)
+    _write_readme(folder, manifest, parts)
+    with files.atomic(archive) as temporary, tarfile.open(temporary, "w") as tar:
+        for path in _content(folder):
+            tar.add(path, f"{folder.name}/{path.relative_to(folder)}", filter=_plain)
+
+
+def _copy_parts(
+    variant: Path, build: Build, contract: Contract, parts: Parts, folder: Path
+) -> None:
+    """Copy models and tokens into a new folder, checked to be what was built, and of one model."""
+    encoder, other = variant / ENCODER, _plain_encoder(parts.plain)
+    build.check(variant)
+    sources = {
+        **{ENCODER: encoder, PLAIN_ENCODER: other},
+        **{DECODER: parts.decoder, JOINER: parts.joiner},
+    }
+    check_parts(build, contract, [path for path in sources.values() if path])
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name, source in sources.items():
+        if source:
+            shutil.copyfile(source, folder / name)
+    if parts.tokens:
+        # sherpa-onnx would take a byte order mark for a part of the first token.
+        content = Path(parts.tokens).read_bytes()
+        (folder / TOKENS).write_bytes(content.removeprefix(codecs.BOM_UTF8))
+
+
+def _write_readme(folder: Path, manifest: Mapping[str, Any], parts: Parts) -> None:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(LIBRARY / "templates"),
         trim_blocks=True,
@@ -126,12 +150,9 @@ def write(
         finalize=printable,
     )
     page = environment.get_template("bundle.md.j2").render(
-        manifest, transducer=bool(decoder), whole=bool(tokens)
+        manifest, transducer=bool(parts.decoder), whole=bool(parts.tokens)
     )
     files.write_text(folder / "README.md", page)
-    with files.atomic(archive) as temporary, tarfile.open(temporary, "w") as tar:
-        for path in _content(folder):
-            tar.add(path, f"{folder.name}/{path.relative_to(folder)}", filter=_plain)
 
 
 def _plain_encoder(plain: str | Path | None) -> Path | None:

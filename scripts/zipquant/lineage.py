@@ -25,12 +25,9 @@ NPY_HEADER = 128
 
 
 def build(
-    model: str | Path,
-    prepared: str | Path,
-    contract_file: str | Path,
+    models: encoder_error.Models,
     dataset: str | Path,
     features: Sequence[str | Path],
-    work: str | Path,
     verdict_file: str | Path,
     platform: str,
     settings: Mapping[str, str],
@@ -43,12 +40,10 @@ def build(
     result like others: it is written down with the reason.
 
     Args:
-        model: the encoder's ONNX file.
-        prepared: the same as the toolkit gets it.
-        contract_file: its contract.
+        models: the encoder, and the folder for the build; `evaluation` (tables) and `texts` are made
+            in that.
         dataset: dataset.txt of the recipe.
         features: the feature files of the evaluation audio, all shards.
-        work: the folder for the build; `evaluation` (tables) and `texts` are made in it.
         verdict_file: the JSON file to write: `taken`, and the `reason` where it is not.
         platform: see `build.build_variant`.
         settings: the variant's settings, see there.
@@ -58,12 +53,11 @@ def build(
     Raises:
         UserError: the evaluation failed.
     """
-    work = Path(work)
+    work = Path(models.folder)
     work.mkdir(parents=True, exist_ok=True)
+    source = Source(models.prepared, models.contract, dataset)
     try:
-        build_variant(
-            work, platform, Source(prepared, contract_file, dataset), Settings(**settings)
-        )
+        build_variant(work, platform, source, Settings(**settings))
     except UserError as error:
         reason = str(error).removeprefix(f"{dataset}: ")
         files.write_json(verdict_file, {"taken": False, "reason": reason})
@@ -73,7 +67,7 @@ def build(
         encoded = work / f"encoded/{name}.h5"
         table = work / f"evaluation/{name}.parquet"
         encoder_error.evaluate_shard(
-            encoder_error.Models(model, prepared, contract_file, work),
+            models,
             shard,
             encoder_error.Tables(table, encoded),
             encoder_error.Amount(one_step_chunks),

@@ -50,7 +50,7 @@ def convert(folder, part, encoded=(), **files):
         steps=steps,
         output=output,
         layers=str(folder / f"{part}.layers.tsv"),
-        **PARTS | files,
+        recognizer_files=PARTS | files,
     )
     return steps
 

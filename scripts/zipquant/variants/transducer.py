@@ -1,6 +1,6 @@
 """A transducer's decoder and joiner as RKNN models, and decoding with them in the simulator."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -47,9 +47,7 @@ class SimulatedNetworks:
 
 def convert(
     part: str,
-    tokens: str,
-    decoder: str,
-    joiner: str,
+    recognizer_files: Mapping[str, str],
     platform: str,
     encoded: Sequence[str | Path],
     steps: str | Path,
@@ -60,9 +58,7 @@ def convert(
 
     Args:
         part: `decoder` or `joiner`.
-        tokens: the tokens file.
-        decoder: the decoder's ONNX file.
-        joiner: the joiner's ONNX file.
+        recognizer_files: the `tokens`, and the ONNX files `decoder` and `joiner`.
         platform: the NPU, such as `rk3588`.
         encoded: frame files of encoder outputs, to calibrate an int8 joiner with; none of them for
             a float16 model.
@@ -73,7 +69,7 @@ def convert(
     Raises:
         UserError: the files do not belong together, or the toolkit failed.
     """
-    recognizer = load(tokens, decoder, joiner)
+    recognizer = load(**recognizer_files)
     given, steps = getattr(recognizer, part), Path(steps)
     steps.mkdir(parents=True, exist_ok=True)
     if encoded:
