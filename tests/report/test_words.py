@@ -289,6 +289,13 @@ def test_search_that_misses_its_target_or_could_not_be_done_is_warned_of():
     assert none.endswith("were not searched: the graph holds Foo")
 
 
+def test_emulation_that_is_not_the_simulator_is_warned_of_once():
+    checks = [{"holds": True}, {"holds": False, "problem": "it is off"}, {"unavailable": "Foo"}]
+    time = {"target": "simulator", "emulation": [*checks, checks[1]]}
+    found = words._about_variant("int8", variant("w8a8", 20e6, time=time))
+    assert found == ["int8: it is off"]
+
+
 def test_share_of_work_in_int8_is_a_tile():
     entry = variant("w8a8", 20e6)
     entry["build"]["int8_macs_share"] = 0.957

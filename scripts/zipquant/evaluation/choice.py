@@ -168,6 +168,11 @@ def write(
     failed = [f"{name} could not be built: {failure}" for name, failure in failures.items()]
     if len(failed) == len(built):
         raise UserError(f"no variant is left to choose from: {'; '.join(failed)}")
+    unsearched = [
+        f"{name}: no search for float16 layers was possible: {build.mixed_precision['unavailable']}"
+        for name, build in built.items()
+        if "unavailable" in (build.mixed_precision or {})
+    ]
     contract = Contract.load(contract_file)
     entries = []
     for position, (name, build) in enumerate(built.items()):
@@ -190,7 +195,7 @@ def write(
             "best": best.variant,
             "status": best.judgement.status,
             "measure": measure,
-            "why": [*why, *failed],
+            "why": [*why, *failed, *unsearched],
             "failures": failures,
             "judgements": {entry.variant: entry.judgement.as_dict() for entry in ranked},
             "table": [entry.row() for entry in ranked],

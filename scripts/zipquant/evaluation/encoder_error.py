@@ -1,5 +1,6 @@
 """Accuracy of a built variant against the float model, chunk by chunk, output by output."""
 
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import pyarrow
 import pyarrow.parquet
 
 from zipquant.audio.frame_store import FrameReader, FrameWriter
-from zipquant.evaluation import long_stream
+from zipquant.evaluation import emulation_check, long_stream
 from zipquant.evaluation.measures import FREE_RUNNING, ONE_STEP, SIMULATOR, SUMS
 from zipquant.jobs import files
 from zipquant.jobs.progress import Progress
@@ -307,7 +308,8 @@ class Tables:
         table: Parquet, one row for each utterance, chunk, mode (`ONE_STEP`, `FREE_RUNNING`) and
             output, with the columns of `SCHEMA`.
         encoded: frame file of the free-running encoder outputs.
-        time: JSON, of what ran the variant, how long a chunk took, see `Timed`, and if any output
+        time: JSON, of what ran the variant, how long a chunk took, see `Timed`, in `emulation`
+            whether the emulation gives the same, see `emulation_check.check`, and if any output
             was NaN or infinite because the model leaves float16, of that `overflow`, see
             `overflow.find`.
         histograms: JSON, of the float model's inputs over the calibrated ranges of the variant
@@ -378,7 +380,15 @@ def evaluate_shard(
             cause = {"overflow": overflow.find(models.float32, contract, reader.frames(broken))}
         frames = long_stream.joined(reader, amount.long_stream if used else 0)
         stream = long_stream.run(reference, candidate, contract, frames)
+        agreement = None
+        if used and not place.target:
+            given = (folder, contract, reference, reader, tables.encoded)
+            agreement = emulation_check.check(*given)
+    if problem := (agreement or {}).get("problem"):
+        # The line that is repeated at the end of the run.
+        print(f"error: variant {folder.name}: {problem}", file=sys.stderr)
     ran = {"target": place.target or SIMULATOR, "device_id": place.device_id}
+    ran["emulation"] = agreement
     for path, value in (
         (tables.time, ran | timed.summary() | cause),
         (tables.histograms, histograms.as_json()),

@@ -276,6 +276,8 @@ def _time(paths: Sequence[str | Path]) -> dict[str, Any] | None:
         "median_ms": max(found["median_ms"] for found in shards),
         "p95_ms": max(found["p95_ms"] for found in shards),
         **({"overflow": overflows[0]} if overflows else {}),
+        # Whether the emulation gives what the simulator gives, in each shard that was checked.
+        "emulation": [found["emulation"] for found in shards if found.get("emulation")],
     }
 
 

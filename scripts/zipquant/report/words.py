@@ -436,6 +436,8 @@ def _about_variant(name: str, variant: Mapping[str, Any]) -> list[str]:
         found.append(f"{name} counts wrong: {', '.join(inexact)}")
     if sums := build.get("cumulative_sums"):
         found.append(f"{name} has CumSum left, which RK3588 boards compute wrong: {sums}")
+    checks = (variant.get("time") or {}).get("emulation", [])
+    found += [f"{name}: {check['problem']}" for check in checks if "problem" in check][:1]
     return found + _about_search(name, build.get("mixed_precision"))
 
 

@@ -228,6 +228,9 @@ class _Float16Layers:
         if self._settings.mixed_precision:
             request = self._request(self._settings.mixed_precision)
             found = float16_search.search(graph_file, config_file, kept, request)
+            if reason := found.get("unavailable"):
+                # The line that is repeated at the end of the run.
+                print(f"error: no search for float16 layers was made: {reason}", file=sys.stderr)
             kept += found.pop("float16")
             self.search = found
         self.int8_macs_share = graph.int8_macs_share(kept)

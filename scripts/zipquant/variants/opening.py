@@ -4,9 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from zipquant.model.contract import Contract
+from zipquant.toolkit import platforms
+from zipquant.toolkit.quantized_graph import Graph, float16_tensors, read_scales
 from zipquant.toolkit.rknn_toolkit import Board, Simulator
-from zipquant.toolkit.variant_folder import ENCODER
+from zipquant.toolkit.variant_folder import ENCODER, TOOLKIT
 from zipquant.variants import preparation
+from zipquant.variants.emulation import EmulatedEncoder, Emulation
 from zipquant.variants.record import NATIVE_GRAPH, Build
 
 
@@ -45,3 +48,27 @@ def open_encoder(
     if build.graph == NATIVE_GRAPH:
         model = model.with_name(preparation.NATIVE)
     return Simulator(model, contract, folder, build.scheme())
+
+
+def open_emulation(folder: str | Path, contract: Contract) -> EmulatedEncoder | None:
+    """Open the emulation of a variant that was built, with what it keeps in float16.
+
+    Args:
+        folder: the variant's folder.
+        contract: the model's contract.
+
+    Returns:
+        The emulation; None for a variant that has no graph of int8 operators.
+
+    Raises:
+        UserError: a file is damaged.
+        UnknownOperator: the graph holds an operator that is not emulated.
+    """
+    build, toolkit = Build.load(folder), Path(folder) / TOOLKIT
+    if not build.scheme().in_two_steps or platforms.keeps_float16(build.dtype):
+        return None
+    graph_file, config_file = (next(toolkit.glob(f"*{suffix}")) for suffix in (".model", ".cfg"))
+    emulation = Emulation(
+        Graph(graph_file), read_scales(config_file), contract, build.method != "layer"
+    )
+    return EmulatedEncoder(emulation, contract, float16_tensors(config_file))

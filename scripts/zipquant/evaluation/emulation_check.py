@@ -1,0 +1,114 @@
+"""Whether the emulation of a variant gives what the toolkit's simulator gives, checked in each run.
+
+What the search for float16 layers has measured, it has measured in the emulation. Rounding is the
+same in both but for the order in which sums are added up, which now and then tips a value to the
+next integer, and then all that follows: single values differ, the noise does not.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from zipquant.audio.frame_store import FrameReader
+from zipquant.model.contract import Contract
+from zipquant.model.noise import channel_means, compare, sqnr
+from zipquant.model.streaming import Encoder
+from zipquant.variants.emulation import UnknownOperator
+from zipquant.variants.opening import open_emulation
+from zipquant.variants.search_audio import encode
+
+CHUNKS = 100
+"""How many are compared, of whole utterances from the first one on; the emulation takes a second or
+two for them. With fewer, chance alone makes some tenths of a decibel."""
+
+TOLERANCE = 0.5
+"""Decibels by which the signal to noise ratios of both may differ."""
+
+LANES = 8
+
+
+def check(
+    folder: str | Path,
+    contract: Contract,
+    reference: Encoder,
+    features: FrameReader,
+    simulated: str | Path,
+) -> dict[str, Any] | None:
+    """Compare what the emulation and the simulator make of the first utterances of a shard.
+
+    Args:
+        folder: the variant's folder.
+        contract: the model's contract.
+        reference: the float model.
+        features: the shard's features.
+        simulated: frame file of the simulator's encoder outputs, of the same utterances.
+
+    Returns:
+        `utterances` and `chunks` that were compared; `simulated_sqnr_db` and `emulated_sqnr_db`,
+        free-running, of the encoder output, None where there is no noise; `holds`, whether they
+        are within `TOLERANCE`, and if not, `problem`, what a reader has to know. Or `unavailable`,
+        why there is no emulation. None for a variant that has no int8 to emulate, and without any
+        chunk.
+    """
+    chosen = _first(contract, features.frame_counts)
+    if not chosen:
+        return None
+    try:
+        emulated = open_emulation(folder, contract)
+        if emulated is None:
+            return None
+        utterances = [features.frames(position) for position in chosen]
+        found = encode(emulated, contract, utterances, LANES)
+    except UnknownOperator as unknown:
+        return {"unavailable": f"the toolkit's graph holds {unknown}, which is not emulated yet"}
+    expected = encode(reference, contract, utterances, LANES)
+    with FrameReader(simulated) as reader:
+        other = [reader.frames(position) for position in chosen]
+    ratios = [_sqnr(expected, encoded) for encoded in (other, found)]
+    agreement = {
+        "utterances": len(chosen),
+        "chunks": sum(contract.chunk_count(len(frames)) for frames in utterances),
+        "simulated_sqnr_db": ratios[0],
+        "emulated_sqnr_db": ratios[1],
+        "holds": holds(*ratios),
+    }
+    return agreement if agreement["holds"] else agreement | {"problem": _problem(agreement)}
+
+
+def holds(simulated: float | None, emulated: float | None) -> bool:
+    """Whether two signal to noise ratios in dB are the same but for chance; None is no noise."""
+    if simulated is None or emulated is None:
+        return simulated == emulated
+    return abs(emulated - simulated) <= TOLERANCE
+
+
+def _problem(found: dict[str, Any]) -> str:
+    simulated, emulated = (
+        "no noise" if ratio is None else f"{ratio:.1f} dB"
+        for ratio in (found["simulated_sqnr_db"], found["emulated_sqnr_db"])
+    )
+    return (
+        f"the emulation, in which float16 layers are searched, gives {emulated} where the "
+        f"simulator gives {simulated} ({found['chunks']} chunks): the search may have left the "
+        "wrong layers in float16"
+    )
+
+
+def _first(contract: Contract, frame_counts: Sequence[int]) -> list[int]:
+    """Return the positions of the first utterances that have `CHUNKS` chunks together."""
+    chosen, chunks = [], 0
+    for position, frames in enumerate(frame_counts):
+        count = contract.chunk_count(frames)
+        if count and chunks < CHUNKS:
+            chosen.append(position)
+            chunks += count
+    return chosen
+
+
+def _sqnr(expected: Sequence[np.ndarray], found: Sequence[np.ndarray]) -> float | None:
+    sums = [compare(a, b, channel_means(a)) for a, b in zip(expected, found, strict=True)]
+    signal, noise = (sum(part[key] for part in sums) for key in ("signal", "noise"))
+    ratio = float(sqnr(signal, noise))
+    return ratio if np.isfinite(ratio) else None
