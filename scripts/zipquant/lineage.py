@@ -40,8 +40,8 @@ def build(
     result like others: it is written down with the reason.
 
     Args:
-        models: the encoder, and the folder for the build; `evaluation` (tables) and `texts` are made
-            in that.
+        models: the encoder, and the folder for the build; `evaluation` (tables) and `texts` are
+            made in that.
         dataset: dataset.txt of the recipe.
         features: the feature files of the evaluation audio, all shards.
         verdict_file: the JSON file to write: `taken`, and the `reason` where it is not.
