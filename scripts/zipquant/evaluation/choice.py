@@ -309,17 +309,20 @@ def decide(entries: Sequence[Entry], measure: str, rule: Rule) -> tuple[list[Ent
 
 def _pool(entries: Sequence[Entry]) -> list[Entry]:
     """Return those that the choice is among, see `decide`."""
-
-    def worth(entry: Entry) -> int:
-        return 0 if entry.status in SOUND else 1 if entry.status == Status.DOUBTFUL else 2
-
     quantized = [entry for entry in entries if entry.quantized]
-    rest = [entry for entry in entries if not entry.quantized]
-    least = min(map(worth, quantized), default=3)
-    fit = any(entry.status == Status.FIT for entry in rest)
-    if rest and (least == 2 > min(map(worth, rest)) or (least == 1 and fit) or least == 3):
-        quantized, least = rest, min(map(worth, rest))
-    return [entry for entry in quantized if worth(entry) == least]
+    float16 = [entry for entry in entries if not entry.quantized]
+    least = min(map(_fault, quantized), default=None)
+    other = min(map(_fault, float16), default=None)
+    shown = any(entry.status == Status.FIT for entry in float16)
+    gives_way = least is None or (least == 2 and other is not None and other < 2)
+    if gives_way or (least == 1 and shown):
+        return [entry for entry in float16 if _fault(entry) == other]
+    return [entry for entry in quantized if _fault(entry) == least]
+
+
+def _fault(entry: Entry) -> int:
+    """Return how much stands against a variant: 0 nothing, 1 doubt, 2 a limit that it breaks."""
+    return 0 if entry.status in SOUND else 1 if entry.status == Status.DOUBTFUL else 2
 
 
 def _faults(entry: Entry) -> list[str]:
