@@ -28,7 +28,7 @@ class Range(NamedTuple):
     high: float
 
     def __str__(self) -> str:
-        digits = 0 if self.low >= 20 else 1 if self.high >= 0.2 else 3
+        digits = 0 if self.low >= 20 else 1 if self.high >= 2 else 2 if self.high >= 0.1 else 3
         low, high = f"{self.low:.{digits}f}", f"{self.high:.{digits}f}"
         return f"{low} ms" if low == high else f"{low} to {high} ms"
 
