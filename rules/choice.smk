@@ -6,6 +6,12 @@ rule choose:
         proof=rules.prove.output.record,
         builds=expand(rules.quantize.output.build, variant=VARIANTS),
         evaluations=evaluations(),
+        times=expand(
+            rules.evaluate.output.time,
+            variant=VARIANTS,
+            shard=PLAN.shards_of("evaluation"),
+        ),
+        layers=expand(rules.quantize.output.layers, variant=VARIANTS),
         texts=texts_of(FLOAT, *VARIANTS) if PLAN.recognizer else [],
         lib=lib("choose"),
     output:
@@ -24,6 +30,8 @@ rule choose:
         variants=list(VARIANTS),
         rule=config["choose"],
         limits=config["verdict"],
+        platform=config["platform"],
+        board_costs=config["evaluation"]["board_costs"],
     message:
         "Choosing the best variant"
     script:

@@ -36,6 +36,7 @@ rule report:
         outliers=rules.sample.output.outliers,
         chunk_tables=rules.sample.input.tables,
         builds=expand(rules.quantize.output.build, variant=VARIANTS),
+        layers=expand(rules.quantize.output.layers, variant=VARIANTS),
         toolkits=expand(rules.quantize.output.toolkit, variant=VARIANTS),
         evaluations=evaluations(),
         histograms=expand(
@@ -51,6 +52,7 @@ rule report:
         ),
         prepared=rules.prove.output.record,
         parts=list(converted().values()),
+        part_layers=expand(rules.convert.output.layers, part=converted()),
         verified=verified(),
         best=rules.choose.output.best,
         overlap=rules.overlap.output.table,

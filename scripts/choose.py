@@ -3,6 +3,7 @@
 from job import run
 from zipquant.evaluation import choice
 from zipquant.evaluation.verdict import Limits
+from zipquant.toolkit.layer_costs import costs
 
 run(
     snakemake,
@@ -11,11 +12,14 @@ run(
         names=snakemake.params.variants,
         builds=snakemake.input.builds,
         evaluations=snakemake.input.evaluations,
+        times=snakemake.input.times,
+        layers=snakemake.input.layers,
     ),
     contract_file=snakemake.input.contract,
     texts=snakemake.input.get("texts", []),
     transcripts=snakemake.input.get("transcripts"),
     rule=choice.Rule(**snakemake.params.rule),
     limits=Limits(**snakemake.params.limits),
+    costs=costs(snakemake.params.platform, snakemake.params.board_costs),
     output=snakemake.output.best,
 )

@@ -36,11 +36,14 @@ run(
             histograms=of(given.histograms, position),
             times=of(given.times, position),
             long_stream=given.long_streams[position],
+            layers=given.layers[position],
         )
         for position, name in enumerate(params.variants)
     },
     best_file=given.best,
-    texts=figures.TextFiles(given.get("scores"), given.get("texts"), given.parts, given.verified),
+    texts=figures.TextFiles(
+        given.get("scores"), given.get("texts"), given.parts, given.verified, given.part_layers
+    ),
     run=figures.Run(
         params.settings,
         params.warnings,

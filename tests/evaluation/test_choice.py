@@ -13,6 +13,9 @@ from zipquant.evaluation.choice import Rule
 from zipquant.evaluation.verdict import Evidence, Judgement, Limits, Status
 from zipquant.model import contract
 from zipquant.recognition import error_rates
+from zipquant.toolkit import layer_costs
+from zipquant.toolkit.layer_costs import ESTIMATED, Range
+from zipquant.toolkit.layer_table import COMPILER, Layer, Table
 
 LIMITS = Limits(most_points_lost=1.0, most_text_changed=3.0, least_sqnr=15)
 
@@ -58,6 +61,17 @@ def test_difference_that_may_be_chance_leaves_the_choice_to_size_or_speed():
         entry("bad", MANY, 4, int8_macs=1.0),
     ]
     assert names(entries) == ["small", "fast", "good", "bad"]
+    assert names(entries, Rule(prefer="speed")) == ["fast", "small", "good", "bad"]
+    # Where the time is known of all, it decides, whatever the share in int8.
+    for candidate, ms in zip(entries, (9, 8, 14, 5), strict=True):
+        candidate.chunk_ms, candidate.timed = Range(ms, 2 * ms), ESTIMATED
+    assert names(entries, Rule(prefer="speed")) == ["small", "good", "fast", "bad"]
+    _, why = choice.decide(entries, "word error rate", Rule(prefer="speed"))
+    assert why[-1] == (
+        f"of these 3, small takes the least time, {ESTIMATED} "
+        "(good 9.0 to 18.0 ms, small 8.0 to 16.0 ms, fast 14.0 to 28.0 ms)"
+    )
+    entries[1].chunk_ms = None
     assert names(entries, Rule(prefer="speed")) == ["fast", "small", "good", "bad"]
     _, why = choice.decide(entries, "word error rate", Rule())
     assert (
@@ -182,9 +196,9 @@ def run(tmp_path):
                 (tmp_path / f"u{number}.wav").touch()
             manifest.write_text("\n".join(["id\tpath\ttext", *lines]) + "\n")
         choice.write(
-            choice.Models(list(variants), builds, tables),
+            choice.Models(list(variants), builds, tables, [], []),
             tmp_path / "model.json",
-            *(texts, manifest, Rule(), LIMITS, tmp_path / "best.json"),
+            *(texts, manifest, Rule(), LIMITS, None, tmp_path / "best.json"),
         )
         return json.loads((tmp_path / "best.json").read_text())
 
@@ -235,6 +249,25 @@ def test_no_candidate_left_is_an_error_that_names_every_failure(tmp_path):
         )
     with pytest.raises(UserError, match="a could not be built: no memory for a; b could not be"):
         choice.write(
-            choice.Models(["a", "b"], [tmp_path / "a", tmp_path / "b"], []),
-            *("model.json", [], None, Rule(), LIMITS, tmp_path / "best.json"),
+            choice.Models(["a", "b"], [tmp_path / "a", tmp_path / "b"], [], [], []),
+            *("model.json", [], None, Rule(), LIMITS, None, tmp_path / "best.json"),
         )
+
+
+def test_time_is_the_boards_where_it_ran_there_and_else_estimated(tmp_path):
+    shape = "(1,8)"
+    layer = Layer(0, "Conv", "INT8", "NPU", shape, shape, 10, 10, 10, None, "", "")
+    layers = [tmp_path / f"{name}.tsv" for name in ("board", "none")]
+    for path in layers:
+        Table((layer,) * 100, 4, COMPILER).write(path)
+    times = []
+    for number, target in enumerate(["rk3588", "rk3588", "simulator", "simulator"]):
+        times.append(tmp_path / f"{number}.json")
+        found = {"target": target, "chunks": 9, "median_ms": 30.0 + number, "p95_ms": 40.0}
+        times[-1].write_text(json.dumps(found))
+    models = choice.Models(["board", "none"], [], ["t"] * 4, times, layers)
+    costs = layer_costs.costs("rk3588")
+    assert models.time(0, costs) == ((30.0, 31.0), "measured")
+    price, label = models.time(1, costs)
+    assert price == layer_costs.price(Table.read(layers[1]), costs) and label == ESTIMATED
+    assert models.time(1, None) == (None, "")

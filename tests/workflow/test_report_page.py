@@ -15,6 +15,7 @@ from zipquant.model import contract
 from zipquant.report import figures
 from zipquant.report.costs import Benchmarks
 from zipquant.report.words import CLIPPED, DRIFT_DB
+from zipquant.toolkit.layer_costs import ESTIMATED
 
 
 def test_page_is_self_contained_and_lists_every_output(finished):
@@ -43,6 +44,26 @@ def test_page_says_what_was_rewritten_chosen_and_how_long_a_chunk_took(finished)
     share = f"{100 * report['variants']['int8']['build']['int8_macs_share']:.1f} %"
     assert f"<b>{share}</b>" in page
     assert f"{share} of MACs in int8" in (finished / "results/report/summary.txt").read_text()
+
+
+def test_page_says_what_the_board_runs_and_that_its_times_are_estimated(finished):
+    report = json.loads((finished / "results/report/report.json").read_text())
+    page = (finished / "results/report/index.html").read_text()
+    networks = report["layers"]["networks"]
+    assert set(networks) == {*report["variants"], "decoder", "joiner"}
+    assert all(entry["source"] == "compiler" for entry in networks.values())
+    int8, fp16 = networks["int8"], networks["fp16"]
+    assert int8["kinds"]["conversion"] > fp16["kinds"]["conversion"] == 0
+    assert int8["weight_memory"] < fp16["weight_memory"]
+    for entry in networks.values():
+        assert sum(entry["kinds"].values()) == sum(entry["targets"].values()) == entry["layers"]
+        assert sum(row["layers"] for row in entry["modules"]) == entry["layers"]
+        assert 0 < entry["price"][0] < entry["price"][1]
+    (section,) = re.findall(r'<section id="layers">.*?</section>', page, re.DOTALL)
+    assert f"Of the {int8['layers']} layers of int8, " in section
+    assert f"Times of a call are {ESTIMATED}" in section and "<code>exDataConvert</code>" in section
+    text = (finished / "results/report/report.md").read_text()
+    assert f"Times are {ESTIMATED}" in text and f"| int8 | {int8['layers']} | " in text
 
 
 @needs_chromium
@@ -190,10 +211,11 @@ def test_variant_that_failed_is_in_the_report_with_its_reason(finished, tmp_path
             histograms=sorted((results / f"evaluation/{name}").glob("*.histograms.json")),
             times=sorted((results / f"evaluation/{name}").glob("*.time.json")),
             long_stream=min((results / f"evaluation/{name}").glob("*.stream.json")),
+            layers=results / f"variants/{name}/layers.tsv",
         )
         for name in ("int8", "fp16")
     }
-    files["odd"] = figures.VariantFiles(odd, odd.parent, missing, missing, missing, missing[0])
+    files["odd"] = figures.VariantFiles(odd, odd.parent, missing, missing, missing, *2 * missing)
     parts = ("decoder", "joiner")
     figures.write(
         model=figures.ModelFiles(
@@ -216,9 +238,13 @@ def test_variant_that_failed_is_in_the_report_with_its_reason(finished, tmp_path
             texts=results / "scores/texts.tsv",
             parts=[results / f"recognizer/{part}.rknn" for part in parts],
             verified=[results / f"recognizer/{part}.json" for part in parts],
+            layers=[results / f"recognizer/{part}.layers.tsv" for part in parts],
         ),
         run=figures.Run(
-            settings={"calibration": {"seed": 0}, "platform": "rk3588"},
+            settings={
+                **{"calibration": {"seed": 0}, "platform": "rk3588"},
+                "evaluation": {"board_costs": None},
+            },
             warnings=[],
             benchmarks=Benchmarks({}, {}),
         ),

@@ -23,6 +23,9 @@ from zipquant.evaluation.verdict import (
 from zipquant.jobs import files
 from zipquant.model.contract import Contract
 from zipquant.recognition import error_rates
+from zipquant.toolkit import layer_costs
+from zipquant.toolkit.layer_costs import Costs, Range
+from zipquant.toolkit.layer_table import Table
 from zipquant.toolkit.platforms import FLOAT16
 from zipquant.variants.record import Build
 
@@ -31,6 +34,9 @@ EQUAL_DB = 0.5
 
 EQUAL_SIZE = 0.01
 """Files whose sizes differ by no more than this part count as equally large."""
+
+EQUAL_TIME = 0.02
+"""Variants whose times for a chunk differ by no more than this part count as equally fast."""
 
 
 SOUND = (Status.FIT, Status.NOT_SHOWN, Status.UNKNOWN)
@@ -44,7 +50,7 @@ class Rule:
     """Which of several good variants is taken, the section `choose` of the settings.
 
     Attributes:
-        prefer: `size` for the smallest file, `speed` for the largest part of the work in int8.
+        prefer: `size` for the smallest file, `speed` for the least time for a chunk.
         loadable: whether what a stock sherpa-onnx refuses comes after all else.
     """
 
@@ -60,16 +66,37 @@ class Models:
         names: their names.
         builds: build.json of each.
         evaluations: the evaluation tables, all shards of the first variant, then of the next.
+        times: what ran them and how long chunks took, in the same order.
+        layers: the table of layers of each.
     """
 
     names: Sequence[str]
     builds: Sequence[str | Path]
     evaluations: Sequence[str | Path]
+    times: Sequence[str | Path]
+    layers: Sequence[str | Path]
 
     def tables(self, position: int) -> Sequence[str | Path]:
         """Return the evaluation tables of one variant."""
+        return self.evaluations[self._shards(position)]
+
+    def time(self, position: int, costs: Costs | None) -> tuple[Range | None, str]:
+        """Return the time for a chunk of one variant, and whence: of a board, else estimated."""
+        found = [files.read_json(path) for path in self.times[self._shards(position)]]
+        measured = [
+            entry["median_ms"]
+            for entry in found
+            if entry.get("chunks") and entry["target"] != measures.SIMULATOR
+        ]
+        if measured:
+            return Range(min(measured), max(measured)), "measured"
+        if not costs:
+            return None, ""
+        return layer_costs.price(Table.read(self.layers[position]), costs), costs.label
+
+    def _shards(self, position: int) -> slice:
         shards = len(self.evaluations) // len(self.names)
-        return self.evaluations[position * shards : (position + 1) * shards]
+        return slice(position * shards, (position + 1) * shards)
 
 
 @dataclass
@@ -80,6 +107,8 @@ class Entry:
         variant: its name.
         bytes: size of its .rknn file.
         int8_macs: part of its multiplications that are done in int8, where it is known.
+        chunk_ms: how long a chunk takes, where it is known.
+        timed: how that is known, in words.
         quantized: whether it is; float16 is taken only if no quantized variant will do.
         refusals: why a stock sherpa-onnx refuses it.
         evidence: what was measured of it.
@@ -103,6 +132,8 @@ class Entry:
     error_rate: float | None = None
     above: dict[str, Any] | None = None
     equal: bool = False
+    chunk_ms: Range | None = None
+    timed: str = ""
 
     @property
     def sqnr_db(self) -> float | None:
@@ -143,6 +174,7 @@ def write(
     transcripts: str | Path | None,
     rule: Rule,
     limits: Limits,
+    costs: Costs | None,
     output: str | Path,
 ) -> None:
     """Choose the best variant, and write its name and the reasons as JSON.
@@ -155,6 +187,7 @@ def write(
         transcripts: the table of transcripts, see `scores.read_references`, or None.
         rule: which of several good variants is taken.
         limits: what makes a variant unfit for use.
+        costs: of the board, to estimate times with that were not measured; None for no estimates.
         output: the file to write: `best`, the name; `status`, how fit it is, see `verdict.Status`;
             `measure`, what accuracy was measured by; `why`, sentences; `failures`, by variant why
             it could not be built; `judgements`, by variant what `verdict.judge` says; `table`, what
@@ -180,6 +213,7 @@ def write(
             quantized = build.dtype != FLOAT16
             entry = Entry(name, build.bytes, build.int8_macs_share, quantized, build.refusals)
             entry.evidence = evidence(models.tables(position), contract.encoder_out)
+            entry.chunk_ms, entry.timed = models.time(position, costs)
             entries.append(entry)
     measure = "SQNR of the encoder output"
     if texts:
@@ -263,8 +297,9 @@ def decide(entries: Sequence[Entry], measure: str, rule: Rule) -> tuple[list[Ent
     3. Those whose error rate cannot be told from the lowest come first: the 95 % interval of the
        paired difference reaches down to 0. Without texts, those whose encoder output is within
        `EQUAL_DB` of the highest SQNR.
-    4. Of these comes first the one with the smallest file (`prefer` is `size`), or with the largest
-       part of its multiplications in int8 (`speed`). Of equals, the one with the highest SQNR.
+    4. Of these comes first the one with the smallest file (`prefer` is `size`), or with the least
+       time for a chunk (`speed`); where that is not known of all of them, with the largest part of
+       its multiplications in int8. Of equals, the one with the highest SQNR.
 
     Args:
         entries: the candidates; `above` and `equal` are filled in.
@@ -279,14 +314,20 @@ def decide(entries: Sequence[Entry], measure: str, rule: Rule) -> tuple[list[Ent
         if entry is not top and top.counts is not None:
             entry.above = error_rates.difference(entry.counts, top.counts)
         entry.equal = entry is top or _is_equal(entry, top)
-    smallest = min(entry.bytes for entry in taken if entry.equal)
+    equals = [entry for entry in taken if entry.equal]
+    smallest = min(entry.bytes for entry in equals)
+    fastest = min(map(_slowness, equals)) if _is_timed(equals) else None
 
     def order(entry: Entry) -> tuple:
         last = (entry not in taken) + (entry not in pool)
         if not entry.equal:
             return last, True, entry.inaccuracy
         size = 0 if entry.bytes <= smallest * (1 + EQUAL_SIZE) else entry.bytes
-        slowness = -round(entry.int8_macs or 0.0, 2)
+        if fastest is None or entry.chunk_ms is None:
+            slowness = -round(entry.int8_macs or 0.0, 2)
+        else:
+            slowness = _slowness(entry)
+            slowness = 0 if slowness <= fastest * (1 + EQUAL_TIME) else slowness
         costs = (slowness, size) if rule.prefer == "speed" else (size, slowness)
         return last, False, costs, entry.inaccuracy[1]
 
@@ -331,6 +372,15 @@ def _faults(entry: Entry) -> list[str]:
     return reasons(entry.judgement) if known else []
 
 
+def _is_timed(entries: Sequence[Entry]) -> bool:
+    return all(entry.chunk_ms for entry in entries)
+
+
+def _slowness(entry: Entry) -> float:
+    """Return the middle of what a chunk may take, by which variants are compared."""
+    return sum(entry.chunk_ms) / 2
+
+
 def _is_equal(entry: Entry, top: Entry) -> bool:
     if entry.above is None:
         return entry.inaccuracy[1] - top.inaccuracy[1] <= EQUAL_DB
@@ -352,9 +402,14 @@ def _reasons(
             found.append(f"{entry.variant} has {_against(entry, top)}, {verdict}")
     equals = [entry for entry in taken if entry.equal]
     if len(equals) > 1:
-        what = "is the smallest" if prefer == "size" else "has most of its work in int8"
-        sizes = ", ".join(f"{entry.variant} {entry.bytes / 1e6:.2f} MB" for entry in equals)
-        found.append(f"of these {len(equals)}, {best.variant} {what} ({sizes})")
+        what, figures = "is the smallest", [f"{entry.bytes / 1e6:.2f} MB" for entry in equals]
+        if prefer == "speed" and _is_timed(equals):
+            what = f"takes the least time, {' or '.join({entry.timed: 0 for entry in equals})}"
+            figures = [f"{entry.chunk_ms}" for entry in equals]
+        elif prefer == "speed":
+            what = "has most of its work in int8"
+        said = ", ".join(f"{e.variant} {figure}" for e, figure in zip(equals, figures, strict=True))
+        found.append(f"of these {len(equals)}, {best.variant} {what} ({said})")
     return found
 
 

@@ -19,7 +19,7 @@ from zipquant.evaluation import measures
 from zipquant.jobs import files
 from zipquant.model.contract import Contract
 from zipquant.model.noise import sqnr
-from zipquant.report import costs, page, suitability, words
+from zipquant.report import costs, layers, page, suitability, words
 from zipquant.variants.histograms import RANGES, Histograms
 from zipquant.variants.record import Build
 from zipquant.version import VERSION
@@ -80,6 +80,7 @@ class VariantFiles:
         histograms: the histograms of the inputs in the evaluation, of all shards.
         times: what ran it and how long chunks took, of all shards.
         long_stream: what `long_stream.run` has written.
+        layers: the table of its layers.
     """
 
     build: str | Path
@@ -88,6 +89,7 @@ class VariantFiles:
     histograms: Sequence[str | Path]
     times: Sequence[str | Path]
     long_stream: str | Path
+    layers: str | Path
 
 
 @dataclass(frozen=True)
@@ -99,12 +101,14 @@ class TextFiles:
         texts: the texts of all models, likewise.
         parts: the .rknn files of decoder and joiner; none where no text is made, or for CTC.
         verified: how exact each of them is, written by `transducer.verify`.
+        layers: the table of the layers of each.
     """
 
     scores: str | Path | None = None
     texts: str | Path | None = None
     parts: Sequence[str | Path] = ()
     verified: Sequence[str | Path] = ()
+    layers: Sequence[str | Path] = ()
 
 
 @dataclass(frozen=True)
@@ -180,6 +184,10 @@ def write(
         name: _variant(entry, contract, tables.get(name), counted.get(name))
         for name, entry in variants.items()
     }
+    networks = {name: variants[name].layers for name in tables}
+    networks |= dict(zip(report["parts"], texts.layers, strict=True))
+    own_costs = run.settings["evaluation"]["board_costs"]
+    report["layers"] = layers.collect(networks, run.settings["platform"], own_costs)
     report["drift"] = _drift(tables, contract)
     report["suitability"] = _suitability(audio, report["audio"], tables, contract)
     report["verdict"] = words.verdict(report)

@@ -14,7 +14,7 @@ from zipquant.errors import printable
 from zipquant.evaluation import drift, measures
 from zipquant.evaluation.verdict import METRICS
 from zipquant.recognition import error_rates
-from zipquant.report import plots, words
+from zipquant.report import layers, plots, words
 from zipquant.variants.histograms import Histograms
 
 MOST = 1000
@@ -42,6 +42,7 @@ SECTIONS = {
     "outputs": "Outputs",
     "inputs": "Inputs",
     "calibration": "Calibration set",
+    "layers": "What the board runs",
     "preparation": "Graph preparation",
     "costs": "Time and memory",
     "settings": "Settings",
@@ -64,6 +65,7 @@ FILTERS = {
     "limited": words.limited,
     "unsuited": words.unsuited,
     "fault": words.fault_of,
+    **layers.FILTERS,
 }
 """What the templates say figures with."""
 
@@ -117,6 +119,7 @@ def _values(
     scores = report["recognition"]
     return {
         **report,
+        **layers.values(report),
         "built": built,
         "best": report["verdict"]["best"],
         "utterances": _utterances(texts) if texts else [],
