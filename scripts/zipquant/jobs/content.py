@@ -93,9 +93,10 @@ class Seen:
         return self._known.get(path)
 
     def look(self, path: str, known: Content | None = None) -> Content:
-        """Return what a file holds now, see `look`, and keep it in mind."""
+        """Return what a file holds now, see `look`, and keep it in mind unless it is as known."""
         found = look(path, self._known.get(path), known)
-        self._known[path] = found
+        if found is not known:
+            self._known[path] = found
         return found
 
     def save(self) -> None:
