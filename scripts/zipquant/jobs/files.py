@@ -37,6 +37,8 @@ def atomic(path: str | Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: several libraries choose the format by it.
     temporary = path.with_name(f".{path.stem}{PART}{path.suffix}")
+    if temporary.is_symlink():  # what it leads to is not to be overwritten
+        temporary.unlink()
     try:
         yield temporary
         os.replace(temporary, path)
