@@ -1,7 +1,7 @@
 # What a board runs.
 
 # The setting where a variant does not give it, as in zipquant.variants.build.Settings.
-NPU_NATIVE = False
+NPU_NATIVE = True
 
 
 def calibrated_with() -> dict[str, str | list[str]]:

@@ -87,7 +87,7 @@ class Settings:
     running_mean: str = "float16"
     rows: int | None = None
     mixed_precision: Mapping[str, Any] | None = None
-    npu_native: bool = False
+    npu_native: bool = True
 
     @property
     def is_quantized(self) -> bool:

@@ -64,6 +64,18 @@ def _convolution(inputs: list[torch.Tensor], attributes: dict[str, Any]) -> torc
     return F.conv2d(x, inputs[1], inputs[2] if len(inputs) > 2 else None, **options)
 
 
+def _transposed_convolution(inputs: list[torch.Tensor], attributes: dict[str, Any]) -> torch.Tensor:
+    if any(attributes.get("pads", ())) or any(attributes.get("output_padding", ())):
+        raise UnknownOperator("ConvTranspose with padding")
+    return F.conv_transpose2d(
+        inputs[0],
+        inputs[1],
+        inputs[2] if len(inputs) > 2 else None,
+        stride=tuple(attributes.get("strides", (1, 1))),
+        groups=attributes.get("group", 1),
+    )
+
+
 def _slice(inputs: list[Any], attributes: dict[str, Any]) -> torch.Tensor:
     x, starts, ends = inputs[:3]
     axes = inputs[3] if len(inputs) > 3 else range(len(starts))
@@ -89,10 +101,12 @@ def _pad(inputs: list[Any], attributes: dict[str, Any]) -> torch.Tensor:
 
 
 def _norm(inputs: list[torch.Tensor], attributes: dict[str, Any]) -> torch.Tensor:
-    if attributes["mode"] != b"rms" or len(inputs) > 1:
+    """x / sqrt(mean(x^2) + eps), times a factor if there is one."""
+    if attributes["mode"] != b"rms" or len(inputs) > 2:
         raise UnknownOperator(f"{NORM} with {attributes['mode'].decode()}")
     mean = inputs[0].square().mean(dim=tuple(attributes["axes"]), keepdim=True)
-    return inputs[0] * torch.rsqrt(mean + attributes["eps"])
+    normed = inputs[0] * torch.rsqrt(mean + attributes["eps"])
+    return normed * inputs[1] if len(inputs) > 1 else normed
 
 
 def _reshape(inputs: list[Any], attributes: dict[str, Any]) -> torch.Tensor:
@@ -160,6 +174,7 @@ OPERATORS: dict[str, Operator] = {
     "Cast": _cast,
     "Concat": lambda inputs, attributes: torch.cat(inputs, dim=attributes["axis"]),
     "Conv": _convolution,
+    "ConvTranspose": _transposed_convolution,
     "Div": lambda inputs, _: inputs[0] / inputs[1],
     "Equal": lambda inputs, _: inputs[0] == inputs[1],
     "Exp": lambda inputs, _: torch.exp(inputs[0]),
