@@ -202,3 +202,19 @@ def test_without_rounding_the_emulation_can_be_differentiated(built):
     assert added and all(name in emulated.scales for name in added)
     reached = [name for name, tensor in added.items() if tensor.grad is not None]
     assert sum(bool(added[name].grad.any()) for name in reached) > 20
+
+
+def test_transposed_convolution_and_scaled_norm_are_those_of_the_definitions():
+    random = np.random.default_rng(3)
+    x = random.normal(size=(1, 4, 1, 5)).astype(np.float32)
+    weight = random.normal(size=(4, 1, 1, 2)).astype(np.float32)
+    tensors = [torch.from_numpy(array) for array in (x, weight)]
+    spread = OPERATORS["ConvTranspose"](tensors, {"strides": [1, 2], "group": 4})
+    expected = (x[..., None] * weight[:, 0, :, None]).reshape(1, 4, 1, 10)
+    np.testing.assert_allclose(spread.numpy(), expected, rtol=1e-6)
+    with pytest.raises(UnknownOperator, match="padding"):
+        OPERATORS["ConvTranspose"](tensors, {"strides": [1, 2], "group": 4, "pads": [0, 1, 0, 1]})
+    factor = torch.tensor([0.5, 1.0, 2.0, 4.0]).reshape(1, 4, 1, 1)
+    normed = OPERATORS["exNorm"]([tensors[0], factor], {"mode": b"rms", "axes": [1], "eps": 0.25})
+    root = np.sqrt((x**2).mean(axis=1, keepdims=True) + 0.25)
+    np.testing.assert_allclose(normed.numpy(), x / root * factor.numpy(), rtol=1e-5)
