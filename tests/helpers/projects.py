@@ -64,6 +64,8 @@ def configure(project: Path, **changes) -> None:
         "audio": AUDIO,
         "calibration": {"rows": 12},
         "evaluation": {"long_stream": 12},
+        # One more build.
+        "bundle": {"plain_encoder": False},
     }
     (project / "my.yaml").write_text(yaml.safe_dump(settings | changes))
 
