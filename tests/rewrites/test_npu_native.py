@@ -6,11 +6,13 @@ import numpy as np
 import onnx
 import pytest
 
+from helpers.builds import build, calibrate
 from helpers.models import tiny_ctc, tiny_encoder
 from helpers.places import DEMO_MODEL, ROOT
 from zipquant.audio import features
 from zipquant.model import contract as contracts
 from zipquant.rewrites import equality, npu_native
+from zipquant.toolkit.layer_table import Table
 from zipquant.toolkit.quantized_graph import Graph
 from zipquant.variants import preparation
 
@@ -151,3 +153,18 @@ def test_running_means_are_found_in_the_rewritten_graph(tmp_path, path):
         onnx.save(graph, tmp_path / f"{name}.onnx")
         found.append(set(Graph(tmp_path / f"{name}.onnx").running_means()))
     assert found[0] == found[1] == {name for name in contract.outputs if "_avg_" in name}
+
+
+@pytest.mark.slow
+def test_int8_build_of_the_rewritten_encoder_has_its_running_means_in_float16(tmp_path):
+    calibrate(tmp_path, DEMO_MODEL)
+    prepared = tmp_path / "prepared/encoder.onnx"
+    rewrites = dict.fromkeys(preparation.REWRITES, True)
+    preparation.prepare(DEMO_MODEL, tmp_path / "model.json", rewrites, prepared)
+    record = build(tmp_path, prepared)
+    assert record["graph"] == "native"
+    assert record["running_means"] == [f"new_cached_avg_{stack}" for stack in range(5)]
+    assert not record["refusals"]
+    layers = Table.read(tmp_path / "variant/layers.tsv").layers
+    assert len(layers) <= 470
+    assert sum(layer.target == "CPU" for layer in layers) <= 15
