@@ -242,6 +242,10 @@ def match(graph: Graph, encoder_out: str) -> Encoder:
     return _Matcher(graph).encoder(encoder_out)
 
 
+class _StreamMismatch(Mismatch):
+    """No module is known that makes a stream."""
+
+
 class _Matcher:
     def __init__(self, graph: Graph):
         self.graph = graph
@@ -263,12 +267,14 @@ class _Matcher:
         for form in (self.layer, self.up, self.down, self.channels, self.embedding):
             try:
                 module = form(name)
+            except _StreamMismatch:
+                raise  # this module is known; what it reads is not
             except Mismatch as mismatch:
-                reasons.append(f"{form.__name__}: {mismatch}")
+                reasons.append(f"no {form.__name__}, as {mismatch}")
                 continue
             self.modules[name] = module
             return name
-        raise Mismatch(f"what makes {name} is not known: {'; '.join(reasons)}")
+        raise _StreamMismatch("; ".join(reasons))
 
     def whole(self, name: str) -> str:
         """What a tensor is a view of, also by slices that take all."""
