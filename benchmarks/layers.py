@@ -1,11 +1,12 @@
 """How many layers the compiler makes of encoders, as they are and in the form that it likes.
 
-    python benchmarks/layers.py --demo results [--icefall encoder.onnx] [--large encoder.onnx]
+    python benchmarks/layers.py --demo results [--icefall encoder.onnx]
+        [--zipformer2 encoder.onnx] [--large encoder.onnx]
 
 The float16 encoders are built here, one after another: half a minute to two minutes of a core
 each. The int8 figures are those of a finished run of the demo with the results folder `--demo`,
 whose search and simulation take longer. `--icefall` is a Zipformer v1 as icefall exports it,
-`--large` the encoder of 20 M parameters of `python demo/export.py --scale large --out large`. What
+`--zipformer2` a Zipformer2, `--large` the encoder of 20 M parameters of `python demo/export.py --scale large --out large`. What
 is not given is left out. Writes benchmarks/results.json and prints what it counts.
 """
 
@@ -63,14 +64,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--demo", type=Path, help="results of the demo, as config.yaml stands")
     parser.add_argument("--icefall", type=Path, help="a Zipformer v1 that icefall has exported")
+    parser.add_argument("--zipformer2", type=Path, help="a Zipformer2 that icefall has exported")
     parser.add_argument("--large", type=Path, help="the encoder of 20 M parameters")
     arguments = parser.parse_args()
     shown("demo, float16, as it is", layers(DEMO, False))
     found = {"layers_demo_fp16": len(shown("demo, float16", layers(DEMO, True)).layers)}
-    if arguments.icefall:
-        shown("icefall, float16, as it is", layers(arguments.icefall, False))
-        table = shown("icefall, float16", layers(arguments.icefall, True))
-        found["layers_zipformer"] = len(table.layers)
+    exports = {"layers_zipformer": arguments.icefall, "layers_zipformer2": arguments.zipformer2}
+    for figure, export in exports.items():
+        if export:
+            shown(f"{export.parent.name}, float16, as it is", layers(export, False))
+            table = shown(f"{export.parent.name}, float16", layers(export, True))
+            found[figure] = len(table.layers)
     if arguments.large:
         before = shown("20 M, float16, as it is", layers(arguments.large, False))
         after = shown("20 M, float16", layers(arguments.large, True))
