@@ -6,8 +6,9 @@
 The float16 encoders are built here, one after another: half a minute to two minutes of a core
 each. The int8 figures are those of a finished run of the demo with the results folder `--demo`,
 whose search and simulation take longer. `--icefall` is a Zipformer v1 as icefall exports it,
-`--zipformer2` a Zipformer2, `--large` the encoder of 20 M parameters of `python demo/export.py --scale large --out large`. What
-is not given is left out. Writes benchmarks/results.json and prints what it counts.
+`--zipformer2` a Zipformer2, `--large` the encoder of 20 M parameters of `python demo/export.py
+--scale large --out large`. What is not given is left out. Writes benchmarks/results.json and prints
+what it counts.
 """
 
 import argparse
