@@ -42,6 +42,7 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/traces.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/sampling.py
+	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/recognition.py --record \
 	    $(if $(DIGITS),--digits $(DIGITS),--audio demo/audio/evaluation.tsv)
 

@@ -2,12 +2,16 @@
 
     python benchmarks/sensitivity.py
 
-Builds the demo model in int8 through the workflow's own rules, then again and again with the
-layers around one tensor in float16, and runs each in the simulator, free-running, on calibration
-audio. What that takes away of the noise is compared with what was foretold by two measures that
-need no build for each tensor: the emulation, which the search uses, and the toolkit's own layer
-analysis (`accuracy_analysis`), its cosine of each layer alone. At last the order that each of both
-gives is followed, and the models are measured on evaluation audio. Half an hour on one core.
+Builds the demo model in int8 through the workflow's own rules. Three measures are compared that
+need no build for each tensor: the backward pass that the search uses, the emulation with one tensor
+rounded at a time, and the toolkit's own layer analysis (`accuracy_analysis`), its cosine of each
+layer alone.
+
+First the order that each gives is followed in the emulation, on calibration audio
+(`--emulated` does no more; five minutes). Then the model is built again and again with the layers
+around one tensor in float16, and run in the simulator; what that takes away of the noise is
+compared with what each measure foretold. At last the orders are built and measured on evaluation
+audio. Half an hour on one core.
 
 Prints Markdown tables for docs/mixed-precision.md and writes benchmarks/sensitivity.json.
 """
@@ -19,6 +23,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -30,15 +35,20 @@ from scipy.stats import spearmanr
 from zipquant.audio.frame_store import FrameReader
 from zipquant.jobs import isolation
 from zipquant.model.contract import Contract
+from zipquant.model.noise import varying_power
 from zipquant.model.streaming import OnnxEncoder
 from zipquant.toolkit import quantized_graph
-from zipquant.variants import float16_search
+from zipquant.variants import float16_order, float16_search, search_audio, sensitivity
 from zipquant.variants.emulation import EmulatedEncoder, Emulation
+from zipquant.variants.float16_choices import Yardstick, decibel
 
 ROOT = RESULTS.parent.parent
 FIGURES = RESULTS.parent / "sensitivity.json"
 MODEL = ROOT / "models/demo/encoder.onnx"
 PLATFORM = "rk3588"
+
+EMULATED_SHARES = (0.99, 0.98, 0.97, 0.95, 0.93, 0.9, 0.85)
+"""Shares of MACs in int8 at which orders are compared in the emulation."""
 
 LINE = re.compile(r"^\[\w+\] (\S+)\s+[\d.]+ \| \S+\s+([\d.]+) \| \S+", re.MULTILINE)
 """A line of error_analysis.txt: the tensor, and the cosine of the layer alone."""
@@ -74,18 +84,46 @@ class Study:
         scales = quantized_graph.read_scales(self._config)
         self.emulation = Emulation(self.graph, scales, self.contract, per_channel=True)
         reference = OnnxEncoder(MODEL, self.contract)
-        # The chunks that the search tries each tensor on, and all of the evaluation audio.
-        float16_search.COMPARED_CHUNKS = float16_search.TRIED_CHUNKS = chunks
-        self.audio = float16_search.Audio(
-            [results / "features/calibration/0.h5"], self.contract, reference
-        )
+        calibration = [results / "features/calibration/0.h5"]
+        self.audio = search_audio.Audio(calibration, self.contract, reference)
+        # The model is built and run many times: on less audio.
+        self.tried = self.audio.beginnings(self.contract, chunks, float16_search.TRIED_LENGTH)
+        self.encoded = search_audio.encode(reference, self.contract, self.tried)
         with FrameReader(results / "features/evaluation/0.h5") as reader:
             self.evaluation = [reader.frames(i) for i in range(len(reader.ids))]
-        self.expected = float16_search.encode(reference, self.contract, self.evaluation)
-        self.search = float16_search.Search(
-            self.graph, self.emulation, self.contract, self.audio, self.fixed
+        self.expected = search_audio.encode(reference, self.contract, self.evaluation)
+        self._reference = reference
+        fixed = frozenset(self.fixed)
+        self.roundings = float16_search.Roundings(self.graph, self.emulation, fixed)
+        self.grids = self.roundings.grids
+
+    def backward(self) -> list[float]:
+        """Return the noise of each rounding as the search estimates it."""
+        self.roundings.measure(self.contract, self._reference, self.audio)
+        return self.roundings.noise
+
+    def one_by_one(self) -> list[float]:
+        """Return the noise of each rounding by itself, emulated on the same chunks."""
+        tried = self.audio.beginnings(
+            self.contract, float16_search.TRIED_CHUNKS, float16_search.TRIED_LENGTH
         )
-        self.grids = float16_search.grids(self.graph, self.emulation)
+        expected = search_audio.encode(self._reference, self.contract, tried)
+        signal = sum(map(varying_power, expected))
+        fixed, noise = frozenset(self.fixed), [0.0] * len(self.grids)
+        present = [i for i, g in enumerate(self.grids) if g.is_rounded(self.emulation, fixed)]
+        for first in range(0, len(present), 64):
+            lanes = present[first : first + 64]
+            each = [self.grids[i].tensors for i in lanes]
+            powers = sensitivity.alone(self.emulation, self.contract, tried, expected, each, fixed)
+            for i, power in zip(lanes, powers, strict=True):
+                noise[i] = float(power) / signal
+        return noise
+
+    def order(self, noise: Sequence[float], least: float) -> list[float16_order.Step]:
+        """Return the order that a measure gives."""
+        price = float16_order.Work(self.graph)
+        order = float16_order.Order(self.graph, self.emulation, self.grids, noise, price)
+        return order.find(self.fixed, least)
 
     def simulated(self, float16: Collection[str], evaluation: bool = False) -> float:
         """Build with some tensors in float16, and return the noise in the simulator."""
@@ -95,15 +133,15 @@ class Study:
         config = work / "toolkit" / self._config.name
         config.write_text(f"custom_quantize_layers: {{}}\nquantize_parameters:{self._parameters}")
         quantized_graph.set_float16(config, [*self.fixed, *float16])
-        utterances = self.evaluation if evaluation else self.audio.utterances
+        utterances = self.evaluation if evaluation else self.tried
         encoded = isolation.call(_simulate, work=work, contract=self.contract, given=utterances)
-        return _noise(encoded, self.expected if evaluation else self.audio.encoded)
+        return _noise(encoded, self.expected if evaluation else self.encoded)
 
     def emulated(self, float16: Collection[str]) -> float:
         """Return the noise of the emulation with some tensors in float16."""
         encoder = EmulatedEncoder(self.emulation, self.contract, {*self.fixed, *float16})
-        encoded = float16_search.encode(encoder, self.contract, self.audio.utterances)
-        return _noise(encoded, self.audio.encoded)
+        encoded = search_audio.encode(encoder, self.contract, self.tried)
+        return _noise(encoded, self.encoded)
 
     def analysis(self, row: int) -> list[float]:
         """Return 1 - cosine of each grid's worst layer, by the toolkit's analysis of one row."""
@@ -124,7 +162,7 @@ def _simulate(work: Path, contract: Contract, given: Sequence[np.ndarray]) -> li
     from zipquant.toolkit.rknn_toolkit import Simulator
 
     simulator = Simulator(MODEL, contract, work, Scheme(PLATFORM, "w8a8"))
-    return float16_search.encode(simulator, contract, given, lanes=1)
+    return search_audio.encode(simulator, contract, given, lanes=1)
 
 
 def _analyse(work: Path, row: int, folder: Path) -> dict[str, float]:
@@ -141,9 +179,9 @@ def _analyse(work: Path, row: int, folder: Path) -> dict[str, float]:
 
 
 def _noise(encoded: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> float:
-    pairs = list(zip(expected, encoded, strict=True))
+    pairs = zip(expected, encoded, strict=True)
     noise = sum(float(((a.astype(float) - b) ** 2).sum()) for a, b in pairs)
-    return noise / sum(float((a.astype(float) ** 2).sum()) for a, _ in pairs)
+    return noise / sum(map(varying_power, expected))
 
 
 def main() -> None:
@@ -155,22 +193,58 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=40, help="chunks that each build is run on")
     parser.add_argument("--least", type=float, default=0.93, help="share of MACs left in int8")
     parser.add_argument("--results", help="folder to keep the results in, for another run")
+    parser.add_argument("--emulated", action="store_true", help="emulate only, build nothing")
     arguments = parser.parse_args()
+    figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
     with tempfile.TemporaryDirectory() as scratch:
         results = make_results(Path(arguments.results or f"{scratch}/results").resolve())
         study = Study(results, Path(scratch), arguments.chunks)
-        rows = len((results / "variants/int8/toolkit/dataset.txt").read_text().splitlines())
-        measures = {
-            "emulation": study.search.sensitivities(),
+        measures, figures["emulated"] = emulate(study)
+        if not arguments.emulated:
+            rows = len((results / "variants/int8/toolkit/dataset.txt").read_text().splitlines())
             # The toolkit takes one row a call: the mean of some.
-            "analysis": np.mean(
-                [study.analysis(row) for row in range(0, rows, max(1, rows // 6))], axis=0
-            ).tolist(),
-        }
-        figures = {"chunks": study.audio.chunks, **compare(study, measures, arguments.worst)}
-        figures["orders"] = follow(study, measures, arguments.least)
+            analyses = [study.analysis(row) for row in range(0, rows, max(1, rows // 6))]
+            measures["analysis"] = np.mean(analyses, axis=0).tolist()
+            figures["chunks"] = sum(study.contract.chunk_count(len(f)) for f in study.tried)
+            figures.update(compare(study, measures, arguments.worst))
+            figures["orders"] = follow(study, measures, arguments.least)
     FIGURES.write_text(json.dumps(figures, indent=2) + "\n")
     print_tables(figures)
+
+
+def emulate(study: Study) -> tuple[dict[str, list[float]], dict]:
+    """Estimate by one backward pass and by one tensor at a time; follow both orders, emulated."""
+    measures, seconds = {}, {}
+    for name, measure in (("backward", study.backward), ("emulation", study.one_by_one)):
+        begin = time.process_time()
+        measures[name] = measure()
+        seconds[name] = time.process_time() - begin
+    yardstick = Yardstick(study.emulation, study.contract, study.audio, None)
+    orders = []
+    for share in EMULATED_SHARES:
+        for name, noise in measures.items():
+            steps = study.order(noise, share)
+            kept = set(study.fixed).union(*(step.tensors for step in steps))
+            orders.append(
+                {
+                    "measure": name,
+                    "int8_macs_share": steps[-1].int8_macs_share,
+                    "float16_tensors": len(kept),
+                    "sqnr_db": yardstick.measure(kept)["sqnr_db"],
+                }
+            )
+            print(orders[-1], file=sys.stderr, flush=True)
+    backward, tried = np.array(measures["backward"]), np.array(measures["emulation"])
+    worst = tried > float16_order.NEGLIGIBLE * tried.sum()
+    return measures, {
+        "chunks": study.audio.chunks,
+        "tensors": int((tried > 0).sum()),
+        "correlation": float(spearmanr(backward[tried > 0], tried[tried > 0]).statistic),
+        "worst": int(worst.sum()),
+        "correlation_of_worst": float(spearmanr(backward[worst], tried[worst]).statistic),
+        "seconds": seconds,
+        "orders": orders,
+    }
 
 
 def compare(study: Study, measures: dict[str, list[float]], worst: int) -> dict:
@@ -195,9 +269,9 @@ def compare(study: Study, measures: dict[str, list[float]], worst: int) -> dict:
         )
         print(rows[-1], file=sys.stderr, flush=True)
     gains = [row["gain"] for row in rows]
-    columns = ("emulation", "emulated_gain", "analysis")
+    columns = ("backward", "emulation", "emulated_gain", "analysis")
     return {
-        "sqnr_db": float16_search.decibel(base),
+        "sqnr_db": decibel(base),
         "correlation": {
             name: float(spearmanr([row[name] for row in rows], gains).statistic) for name in columns
         },
@@ -213,13 +287,13 @@ def follow(study: Study, measures: dict[str, list[float]], least: float) -> list
             value if e > 0 else 0.0 for value, e in zip(noise, measures["emulation"], strict=True)
         ]
         for share in (0.99, 0.97, 0.95, least):
-            kept = set().union(*(added for _, added in study.search.order(used, share)))
+            kept = set().union(*(step.tensors for step in study.order(used, share)))
             found.append(
                 {
                     "measure": name,
                     "int8_macs_share": study.graph.int8_macs_share({*study.fixed, *kept}),
                     "float16_tensors": len(kept),
-                    "sqnr_db": float16_search.decibel(study.simulated(kept, evaluation=True)),
+                    "sqnr_db": decibel(study.simulated(kept, evaluation=True)),
                 }
             )
             print(found[-1], file=sys.stderr, flush=True)
@@ -228,11 +302,22 @@ def follow(study: Study, measures: dict[str, list[float]], least: float) -> list
 
 def print_tables(figures: dict) -> None:
     """Print what the docs show."""
-    print("| measure | rank correlation with the gain |\n| --- | --- |")
+    emulated = figures["emulated"]
+    print(
+        f"{emulated['tensors']} tensors: rank correlation {emulated['correlation']:.3f}, of the "
+        f"{emulated['worst']} worst {emulated['correlation_of_worst']:.3f}; processor seconds: "
+        + ", ".join(f"{name} {value:.1f}" for name, value in emulated["seconds"].items())
+    )
+    _print_orders(emulated["orders"])
+    print("\n| measure | rank correlation with the gain |\n| --- | --- |")
     for name, value in figures["correlation"].items():
         print(f"| {name} | {value:.2f} |")
+    _print_orders(figures["orders"])
+
+
+def _print_orders(orders: list[dict]) -> None:
     print("\n| measure | MACs in int8 | tensors in float16 | SQNR |\n| --- | --- | --- | --- |")
-    for row in figures["orders"]:
+    for row in orders:
         share, sqnr = row["int8_macs_share"], row["sqnr_db"]
         print(f"| {row['measure']} | {share:.1%} | {row['float16_tensors']} | {sqnr:.1f} dB |")
 
