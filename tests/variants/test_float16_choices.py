@@ -1,9 +1,12 @@
 """Which choice along an order is taken, with what is measured made up."""
 
 import math
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
+from zipquant.variants import float16_choices
 from zipquant.variants.float16_choices import (
     LEAST_MEASURED,
     MOST_MEASURED,
@@ -95,3 +98,16 @@ def test_order_without_steps_has_one_choice():
     found, yardstick = choices([1e-3], 40.0)
     assert found.find() == 0 and yardstick.count == 1
     assert not math.isinf(found.measured[0]["sqnr_db"])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_output_that_is_not_finite_is_no_good_choice(value, monkeypatch):
+    encoded = [np.arange(24, dtype="f4").reshape(6, 4)]
+    audio = SimpleNamespace(utterances=[np.zeros((50, 80), "f4")], encoded=encoded)
+    found = [np.full((6, 4), value, "f4")]
+    monkeypatch.setattr(float16_choices, "encode", lambda *_: found)
+    monkeypatch.setattr(float16_choices, "EmulatedEncoder", lambda *_: None)
+    yardstick = float16_choices.Yardstick(None, None, audio, None)
+    measured = yardstick.measure(())
+    assert measured["sqnr_db"] == -100
+    assert not Target(-50.0, None, 0.0).is_met(measured)

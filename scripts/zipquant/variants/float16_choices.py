@@ -26,6 +26,10 @@ CLOSE = 0.1
 """In dB: a choice that is nearer to the target, or to one that misses it, is taken."""
 
 
+LARGEST = 1e10
+"""Noise, as a share of the signal's power, that stands for all that is worse."""
+
+
 @dataclass(frozen=True)
 class Target:
     """What the search must reach.
@@ -82,7 +86,9 @@ class Yardstick:
         if self._recognize:
             counts = error_rates.count(self._texts, self._recognize(found), "word")
             loss = error_rates.rate(counts)["rate"]
-        return {"sqnr_db": decibel(noise / self._power), "wer_loss": loss}
+        # NaN is no better than the largest noise.
+        share = noise / self._power if np.isfinite(noise) else LARGEST
+        return {"sqnr_db": decibel(min(share, LARGEST)), "wer_loss": loss}
 
 
 class Choices:

@@ -87,6 +87,8 @@ def search(
     audio = Audio(request.features, contract, reference)
     if not audio.chunks:
         return _unavailable("the calibration audio gives no chunk")
+    if not 0 < sum(map(varying_power, audio.encoded)) < np.inf:
+        return _unavailable("the float model's output never changes, or is not finite")
     try:
         emulation = Emulation(graph, read_scales(config_file), contract, request.per_channel)
         roundings = Roundings(graph, emulation, fixed)
