@@ -57,3 +57,41 @@ rule prove:
         "Proving the prepared encoder equal to the original"
     script:
         "../scripts/prove.py"
+
+
+RESTORED = {
+    part: PLAN.model[part]
+    for part in ("encoder", "decoder", "joiner")
+    if PLAN.model[part] and (part == "encoder" or PLAN.is_transducer)
+}
+
+
+# On real rows, so that it runs when the calibration set is there: before the builds.
+rule prove_restored:
+    input:
+        originals=list(PLAN.originals.values()),
+        parts=list(RESTORED.values()),
+        contract=rules.inspect.output.contract,
+        dataset=rules.calibration.output.dataset,
+        arrays=rules.calibration.output.arrays,
+        lib=lib("prove_restored"),
+    output:
+        record=result("restored/restored.json"),
+    log:
+        log_of("prove_restored"),
+    benchmark:
+        benchmark_of("prove_restored")
+    priority: 10
+    conda:
+        "../envs/zipquant.yaml"
+    threads: 1
+    resources:
+        mem_mb=growing(4000),
+        runtime=growing(60),
+    params:
+        originals=dict(PLAN.originals),
+        restored=RESTORED,
+    message:
+        "Proving the restored model equal to its files, but for their rounding"
+    script:
+        "../scripts/prove_restored.py"

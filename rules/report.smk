@@ -51,6 +51,7 @@ rule report:
             shard=PLAN.shards_of("evaluation"),
         ),
         prepared=rules.prove.output.record,
+        restored=rules.prove_restored.output.record if PLAN.originals else [],
         parts=list(converted().values()),
         part_layers=expand(rules.convert.output.layers, part=converted()),
         verified=verified(),

@@ -16,7 +16,9 @@ def of(files, position):
 run(
     snakemake,
     figures.write,
-    model=figures.ModelFiles(given.model, given.contract, given.prepared),
+    model=figures.ModelFiles(
+        given.model, given.contract, given.prepared, given.get("restored") or None
+    ),
     audio=figures.AudioFiles(
         indexes={
             "calibration": given.calibration_index,

@@ -122,3 +122,67 @@ def test_what_a_platform_has_is_taken(settings):
         config.validate(settings | {"platform": platform, "variants": variants})
     known = config.schema()["properties"]["platform"]["enum"]
     assert known == list(platforms.PLATFORMS)
+
+
+def test_paths_are_relative_to_the_file_that_has_them(tmp_path, monkeypatch):
+    home, work = tmp_path / "home", tmp_path / "work"
+    for folder in (home / "m", work / "m"):
+        folder.mkdir(parents=True)
+        (folder / "encoder.onnx").touch()
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(work)
+    mine = home / "my.yaml"
+
+    def encoder(path: str, *files) -> str:
+        given = {"model": {"encoder": path}}
+        mine.write_text(yaml.safe_dump(given))
+        return config.complete(given, files, ROOT)["model"]["encoder"]
+
+    for path in ("~/m/encoder.onnx", "$HOME/m/encoder.onnx", "${HOME}/m/encoder.onnx"):
+        assert encoder(path) == str(home / "m/encoder.onnx")
+    assert encoder("m/encoder.onnx", mine) == str(home / "m/encoder.onnx")
+    # Of the command line, and of a file that has none there: the working directory.
+    assert encoder("m/encoder.onnx") == "m/encoder.onnx"
+    (home / "m/encoder.onnx").unlink()
+    assert encoder("m/encoder.onnx", mine) == "m/encoder.onnx"
+    with pytest.raises(UserError, match="the variable NOT_SET is not set"):
+        encoder("$NOT_SET/encoder.onnx")
+
+
+def test_defaults_come_with_the_workflow(tmp_path, monkeypatch, settings):
+    monkeypatch.chdir(tmp_path)
+    whole = config.complete({"platform": "rk3566"}, [], ROOT)
+    config.validate(whole)
+    assert whole["platform"] == "rk3566"
+    assert whole["model"]["folder"] == str(ROOT / "models/demo")
+    assert whole["audio"]["evaluation"] == str(ROOT / "demo/audio/evaluation.tsv")
+    assert whole["results"] == "results"
+    monkeypatch.chdir(ROOT)
+    assert config.complete({}, [], ROOT) == settings
+
+
+def test_a_path_alone_is_the_whole_model(tmp_path):
+    whole = config.complete({"model": str(tmp_path)}, [], ROOT)
+    config.validate(whole)
+    assert (whole["model"]["folder"], whole["model"]["encoder"]) == (str(tmp_path), "auto")
+    whole = config.complete({"model": str(tmp_path / "e.onnx")}, [], ROOT)
+    assert whole["model"]["encoder"] == str(tmp_path / "e.onnx")
+
+
+@pytest.mark.parametrize(
+    ("chip", "reason"),
+    [
+        ("rv1106", "computes in integers alone"),
+        ("rv1103", "computes in integers alone"),
+        ("rk2118", "computes in integers alone"),
+        ("rv1126", "of the first generation"),
+        ("RK1808", "of the first generation"),
+        ("rk3588s", "set platform to rk3588"),
+        ("rk3399", "has no NPU"),
+    ],
+)
+def test_other_chips_are_refused_as_what_they_are(settings, chip, reason):
+    settings["platform"] = chip
+    with pytest.raises(UserError, match=f"platform: {chip} is not supported: .*{reason}") as error:
+        config.validate(settings)
+    assert "did you mean" not in str(error.value)

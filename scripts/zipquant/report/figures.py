@@ -41,11 +41,14 @@ class ModelFiles:
         encoder: its ONNX file.
         contract: its contract.
         prepared: what `preparation.prove` has written of its rewrites.
+        restored: what `restored.prove` has written of parts that were turned back into float32;
+            None where there are none.
     """
 
     encoder: str | Path
     contract: str | Path
     prepared: str | Path
+    restored: str | Path | None = None
 
 
 @dataclass(frozen=True)
@@ -179,6 +182,7 @@ def write(
         for name in tables
     }
     report = _run(model, contract, audio, texts, run)
+    report["restored"] = files.read_json(model.restored) if model.restored else {}
     report["choice"] = files.read_json(best_file)
     report["variants"] = {
         name: _variant(entry, contract, tables.get(name), counted.get(name))

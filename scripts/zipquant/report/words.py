@@ -355,6 +355,7 @@ def limited(limit: Mapping[str, Any]) -> str:
 def warnings(report: Mapping[str, Any]) -> list[str]:
     """Return what a reader has to know before relying on the figures."""
     found = [_capital(unsuited(fault)) for fault in report["suitability"]]
+    found += _about_restored(report.get("restored", {}))
     found += _about_scores(report["recognition"])
     for name, variant in report["variants"].items():
         found += _about_variant(name, variant)
@@ -365,6 +366,30 @@ def warnings(report: Mapping[str, Any]) -> list[str]:
             f"{outliers} chunks of calibration audio look broken and were left out; see "
             "calibration/outliers.tsv"
         )
+    return found
+
+
+def _about_restored(parts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Say which parts of the reference were not float32, and how far they are from their files."""
+    found = []
+    for part, record in parts.items():
+        if record["precision"] == "float32":
+            continue
+        words = (
+            f"The reference is a restored model: its {part} was {record['precision']} "
+            f"({record['evidence']}) and was turned back into float32, so what that file had lost "
+            "before is in all figures"
+        )
+        if "not_compared" in record:
+            words += "; onnxruntime cannot run the file, so the two were not compared"
+        else:
+            words += f". The two differ by {record['sqnr_db']:.1f} dB on {record['rows']} rows"
+        if "rounded_sqnr_db" in record:
+            words += (
+                ", which is the rounding of the file's activations: with it put back it is "
+                f"{record['rounded_sqnr_db']:.1f} dB"
+            )
+        found.append(words)
     return found
 
 
