@@ -166,6 +166,24 @@ def test_worst_roundings_are_measured_by_themselves(built, monkeypatch):
     assert int(np.argmax(estimated.noise)) in differ
 
 
+def test_errors_in_common_count_as_one_value_and_masked_ones_as_none():
+    draw = torch.Generator().manual_seed(3)
+    gradient = torch.randn((4, 1, 64, 8), generator=draw)
+    independent = torch.randn(gradient.shape, generator=draw)
+    found = sensitivity._power(gradient, independent)
+    assert found == pytest.approx(float((gradient * independent).square().sum()), rel=0.2)
+    copied = independent[:, :, :1].expand(gradient.shape)
+    found = sensitivity._power(gradient, copied)
+    exact = float((gradient * copied).sum(2).square().sum())
+    assert found == pytest.approx(exact, rel=0.3)
+    # Half of the values have no say; their error, that of a mask cut off, is huge.
+    masked = torch.arange(64) < 32
+    gradient = gradient * masked[:, None]
+    huge = torch.where(masked[:, None], independent, torch.tensor(1e3))
+    found = sensitivity._power(gradient, huge)
+    assert found == pytest.approx(float((gradient * huge).square().sum()), rel=0.2)
+
+
 def test_errors_in_a_state_act_on_the_chunks_that_follow(built):
     folder, model, shape, _ = built
     emulated, borders = emulate(folder, shape)

@@ -6,8 +6,8 @@ the noise |J e|^2. For a vector v of random signs, E[(J'v)_i^2] is the squared l
 J, so if the errors of single values have nothing to do with each other, the sum of (J'v)_i^2 e_i^2
 over all values estimates that noise (Hutchinson's estimator of a diagonal). One backward pass
 through time gives J'v for all tensors, and the values give each e: what rounding would do to them.
-Errors can be the same along an axis, as where one number was copied for all channels. So the mean
-along each axis is taken apart from the rest, and counts as one value.
+Errors can be the same along an axis, as where one number was copied for all channels. So their mean
+along each axis, weighted with the squared gradient, is taken apart, and counts as one value.
 
 The states before every chunk come from the float model, so that the pass can go chunk by chunk from
 the end and hand on the gradient by the states: no chunk but one is in memory, and nothing is cut
@@ -256,7 +256,10 @@ def _power(gradient: torch.Tensor, error: torch.Tensor, axis: int = 1) -> float:
         axis += 1
     if axis == error.dim():
         return float((gradient * error).square().sum())
-    common = error.mean(axis, keepdim=True)
+    # A value that the output does not look at, such as a masked score, says nothing of the others.
+    weights = gradient.square()
+    total = weights.sum(axis, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+    common = (weights * error).sum(axis, keepdim=True) / total
     summed = gradient.sum(axis, keepdim=True)
     return _power(summed, common, axis + 1) + _power(gradient, error - common, axis + 1)
 
