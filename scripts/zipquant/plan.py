@@ -9,7 +9,7 @@ import hashlib
 import os
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -282,6 +282,12 @@ def library_files(scripts: Path, script: str) -> list[Path]:
 
 def _imports(scripts: Path, path: Path) -> list[Path]:
     """Return the library files that a Python file imports itself."""
+    return _parsed(scripts, path, path.stat().st_mtime_ns)
+
+
+@cache
+def _parsed(scripts: Path, path: Path, changed: int) -> list[Path]:
+    """Do so once for each content: parsing is most of what a start takes."""
     paths = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if not isinstance(node, ast.ImportFrom) or node.module is None:
