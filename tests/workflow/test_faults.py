@@ -16,6 +16,14 @@ def test_nothing_was_lost_or_silently_wrong():
     assert all("failure" not in kind for kind in FIGURES["details"]["inputs"].values())
 
 
+def changes_and_obstacles(details: dict) -> list[int]:
+    """What was exchanged or damaged, how results was spelled, and what was in the way."""
+    if not {"changes", "obstacles"} <= details.keys():
+        return []  # a campaign of before these parts
+    spelled = details["changes"]["spellings of the results folder"]
+    return [sum(details["changes"].values()) - spelled, spelled, sum(details["obstacles"].values())]
+
+
 def rows() -> list[int]:
     """The numbers of the table in the docs, in its order."""
     details = FIGURES["details"]
@@ -28,6 +36,7 @@ def rows() -> list[int]:
         sum(details["mending"].values()),
         len(places["disk full during"]),
         len(places) - 1,
+        *changes_and_obstacles(details),
         len(details["toolkit"]),
         *(kind["tried"] for kind in details["inputs"].values()),
         FIGURES["lost"],
