@@ -217,25 +217,36 @@ def prove(
                 "weights": len(current.graph.initializer),
                 "error": found,
             }
-    record["native"] = {"reason": why_not_native(prepared)}
-    if record["native"]["reason"] is None:
-        other = Path(prepared).with_name(NATIVE)
-        found = error(expected, _run(other, contract, rows))
-        allowed = equality.allowed(expected, _run(model, contract, equality.nudged(rows)))
-        if not found <= allowed:
-            raise UserError(
-                f"npu_native changes what {model} computes: its largest error is {found:.2g} of "
-                f"the largest value, and {allowed:.2g} is allowed: set npu_native of the variants "
-                "to false"
-            )
-        graph = onnx.load(other).graph
-        record["native"] |= {
-            "nodes": len(graph.node),
-            "weights": len(graph.initializer),
-            "error": found,
-            "allowed": allowed,
-        }
+    record["native"] = _prove_native(model, prepared, contract, rows, expected)
     files.write_json(record_file, {"sha256": files.sha256(prepared), **record})
+
+
+def _prove_native(
+    model: str | Path,
+    prepared: str | Path,
+    contract: Contract,
+    rows: list[list[np.ndarray]],
+    expected: list[list[np.ndarray]],
+) -> dict[str, Any]:
+    """Prove `NATIVE` equal; return what the record says of it."""
+    if reason := why_not_native(prepared):
+        return {"reason": reason}
+    other = Path(prepared).with_name(NATIVE)
+    found = error(expected, _run(other, contract, rows))
+    allowed = equality.allowed(expected, _run(model, contract, equality.nudged(rows)))
+    if not found <= allowed:
+        raise UserError(
+            f"npu_native changes what {model} computes: its largest error is {found:.2g} of the "
+            f"largest value, and {allowed:.2g} is allowed: set npu_native of the variants to false"
+        )
+    graph = onnx.load(other).graph
+    return {
+        "reason": None,
+        "nodes": len(graph.node),
+        "weights": len(graph.initializer),
+        "error": found,
+        "allowed": allowed,
+    }
 
 
 def _rewritten(
