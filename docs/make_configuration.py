@@ -308,6 +308,7 @@ def others(key: Key, value: Any, models: Path) -> Iterator[Any]:
         candidates += [str(path) for path in sorted(models.iterdir()) if key.path[-1] in path.name]
         candidates += ["demo/audio"] if key.path[0] == "audio" else []
         candidates += ["results/other"] if key.path == ("results",) else []
+        candidates += [str(models)] if key.path == ("model", "folder") else []
     if key.path[-1] == "state_outputs":
         candidates.append({"cached_len_0": "new_cached_len_0"})
     validator = jsonschema.Draft202012Validator(part)
