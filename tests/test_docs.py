@@ -12,10 +12,13 @@ import make_lineage
 from helpers.places import ROOT
 from zipquant import config
 
+FOR_DEVELOPERS = ("CHANGELOG.md", "CONTRIBUTING.md")
+"""Pages for those who work on the code, in English alone."""
+
 PAGES = sorted(
     path
     for path in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]
-    if not path.name.endswith(".zh-CN.md")
+    if not path.name.endswith(".zh-CN.md") and path.name not in FOR_DEVELOPERS
 )
 CHINESE = sorted([*ROOT.glob("*.zh-CN.md"), *(ROOT / "docs").glob("*.zh-CN.md")])
 ALL = [*PAGES, *CHINESE]
