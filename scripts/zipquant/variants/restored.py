@@ -19,10 +19,10 @@ from zipquant.model import noise, precision
 from zipquant.model.contract import Contract
 from zipquant.model.look import look
 
-MARGIN = 10.0
-"""dB by which the restored model is nearer to its file once the file's rounding is put back. What
-is left are sums in another order, which now and then round to the other side: measured 28 to 97 dB
-on icefall's exports."""
+MARGIN = 6.0
+"""dB by which the restored model is nearer to its file once the file's rounding is put back: three
+quarters of the difference. What is left are sums in another order, which now and then round to the
+other side: measured 9 dB for the demo's encoder on real rows, 33 to 97 dB for icefall's exports."""
 
 EXACT = 60.0
 """SQNR (dB) that is near enough in any case."""
@@ -99,6 +99,8 @@ def compare(original: str | Path, restored: str | Path, rows: Rows) -> dict[str,
     record["sqnr_db"] = _sqnr(expected, run(str(restored), rows))
     if found and found.name == precision.INT8:
         rounded = precision.restore(onnx.load(original), rounding=True)
+        # Both without optimisations: these change last bits, and with them which way values round.
+        expected = run(str(original), rows, True)
         record["rounded_sqnr_db"] = _sqnr(expected, run(rounded.SerializeToString(), rows, True))
     return record
 
