@@ -250,6 +250,20 @@ def test_target_in_words_counts_texts_that_differ(built):
     assert found["met"] == (losses[found["chosen"]] <= 2.0)
 
 
+def test_build_without_a_search_says_so_on_the_console(built, tmp_path, monkeypatch, capfd):
+    folder, model, _, plain = built
+    for name in ("model.json", "dataset.txt", "arrays"):
+        (tmp_path / name).symlink_to(folder / name)
+    operators = {name: op for name, op in emulation.OPERATORS.items() if name != "Tanh"}
+    monkeypatch.setattr(emulation, "OPERATORS", operators)
+    searched = {"original": model, "features": [folder / "features.h5"]}
+    record = build(tmp_path, model, mixed_precision=TARGET, **searched)
+    reason = record["mixed_precision"]["unavailable"]
+    assert reason == "the toolkit's graph holds Tanh, which is not emulated yet"
+    assert f"error: no search for float16 layers was made: {reason}" in capfd.readouterr().err
+    assert record["int8_macs_share"] == plain["int8_macs_share"]
+
+
 def test_operator_that_is_not_emulated_gives_no_search_and_the_reason(built, monkeypatch):
     folder, model, shape, _ = built
     operators = {name: op for name, op in emulation.OPERATORS.items() if name != "Tanh"}
