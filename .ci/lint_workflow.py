@@ -1,7 +1,7 @@
 """`snakemake --lint` without the one complaint that is against this project's way.
 
-Here a helper that serves one rule stands above it, in the same file; Snakemake would have all of them
-in one file of a thousand lines. It has no option that leaves a check out.
+Here a helper that serves one rule stands above it, in the same file; Snakemake would have all of
+them in one file of a thousand lines. It has no option that leaves a check out.
 """
 
 import re
