@@ -61,7 +61,17 @@ WORDS = {
     "on": ("{0} and what follows", "{0} 及其后的步骤"),
 }
 
-BESIDE = {("evaluation", "device_id"): {"evaluation": {"target": "rk3588"}}}
+BOARD_COSTS = ("npu_layer_us", "cpu_layer_us", "conversion_us", "border_us", "gb_per_s")
+
+BESIDE = {
+    ("evaluation", "device_id"): {"evaluation": {"target": "rk3588"}},
+    **{
+        ("evaluation", "board_costs", key): {
+            "evaluation": {"board_costs": dict.fromkeys(BOARD_COSTS, 10)}
+        }
+        for key in BOARD_COSTS
+    },
+}
 """Settings without which another has no meaning and is refused, by its path."""
 
 COLUMNS = (
