@@ -3,7 +3,7 @@
 #   write the settings to NAME.yaml, and run the workflow with them.
 # make test: set up, and run the style checks and all tests but the long ones.
 # make test-slow: the long ones: a cluster, the fault campaign, full-size builds.
-# make docs: write the configuration reference anew, from the schema, config.yaml and the workflow.
+# make docs: write the configuration reference again, from the schema, config.yaml and the workflow.
 # make bench: set up, and measure what benchmarks/results.json holds; half an hour of an idle machine.
 #   DIGITS: a folder of {digit}_{speaker}_{index}.wav to recognise; the demo's own audio without it.
 # make faults: set up, and kill, damage and starve the workflow; writes benchmarks/faults.json; as root.

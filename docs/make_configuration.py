@@ -2,7 +2,7 @@
 
     python docs/make_configuration.py            # what `make docs` runs
 
-Which rules a setting makes anew is not written down anywhere: the workflow is planned twice, with
+Which rules a setting runs again is not written down anywhere: the workflow is planned twice, with
 the setting as it stands and with another value of it, and the jobs are compared.
 """
 
@@ -31,7 +31,7 @@ from zipquant import config as configuration  # noqa: E402
 
 TRANSLATIONS = ROOT / "docs/configuration.zh-CN.yaml"
 PAGES = {"en": ROOT / "docs/configuration.md", "zh": ROOT / "docs/configuration.zh-CN.md"}
-MEND = "run `make docs`"
+FIX = "run `make docs`"
 
 NAME = "NAME"
 """Stands for the keys that a user may choose, such as the names of the variants."""
@@ -88,7 +88,7 @@ HEAD = (
 your own and give it with `--configfile my.yaml`; it is merged key by key. A wrong key or value
 stops the run before anything is computed, and the message names the nearest known one.
 
-The last column says which rules a change runs anew, and that all that depends on them follows. The
+The last column says which rules a change runs again, and that all that depends on them follows. The
 names are those that `snakemake -n` prints; the files of `rules/` have them in order. `snakemake
 lineage` is not counted. `NAME` stands for a name of your choice.
 
@@ -265,7 +265,7 @@ class Plan:
 
 
 def recomputed(key: Key, settings: Mapping[str, Any], plan: Plan, models: Path) -> list[str] | None:
-    """Return the first rules that a change of a setting runs anew; None if no change is known.
+    """Return the first rules that a change of a setting runs again; None if no change is known.
 
     Args:
         key: the setting.
@@ -356,7 +356,7 @@ def pages(effects: Mapping[tuple[str, ...], list[str] | None]) -> dict[str, str]
         *(f"{TRANSLATIONS.name} translates what no key says: {text}" for text in unused),
     ]
     if problems:
-        sys.exit("\n".join([*problems, f"Mend these, then {MEND}."]))
+        sys.exit("\n".join([*problems, f"Fix these, then {FIX}."]))
     return {
         language: _page(found, schema, settings, effects, language, chinese) for language in PAGES
     }
@@ -421,7 +421,7 @@ def _effect(rules: list[str] | None, word) -> str:
 
 
 def effects() -> dict[tuple[str, ...], list[str] | None]:
-    """Return what a change of each setting runs anew, by planning the workflow with it."""
+    """Return what a change of each setting runs again, by planning the workflow with it."""
     settings = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
         models = Path(folder)

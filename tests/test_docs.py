@@ -78,7 +78,7 @@ def test_configuration_reference_is_in_step(effects):
     for language, expected in configuration.pages(effects).items():
         page = configuration.PAGES[language]
         lines = difflib.unified_diff(
-            page.read_text().splitlines(), expected.splitlines(), name_of(page), "made anew", n=0
+            page.read_text().splitlines(), expected.splitlines(), name_of(page), "made again", n=0
         )
         difference = "\n".join(lines)
         assert not difference, f"{name_of(page)} is out of date: run `make docs`\n{difference}"
