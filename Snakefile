@@ -60,5 +60,5 @@ onsuccess:
 
 onerror:
     # What is registered last is run first.
-    atexit.register(show_mend)
+    atexit.register(show_next_command)
     atexit.register(show_errors)

@@ -19,7 +19,7 @@ def calibrated_with() -> dict[str, str | list[str]]:
     return found
 
 
-# The best variant from the encoder as it is: a board tells which of the two is faster.
+# The best variant from the encoder as it is: a board shows which of the two is faster.
 rule plain_encoder:
     input:
         **calibrated_with(),

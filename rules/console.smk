@@ -41,7 +41,7 @@ class OneLineAJob(logging.Filter):
             self.failed.pop(record.job_id, None)
             return False
         if event == LogEvent.PROGRESS:
-            done = ", ".join(self.told(job) for job in self.finished)
+            done = ", ".join(self.line(job) for job in self.finished)
             self.finished.clear()
             record.event, record.args = None, ()
             record.msg = f"[{record.done:>3} of {record.total}] {done}"
@@ -64,8 +64,8 @@ class OneLineAJob(logging.Filter):
             atexit.register(show_summary)
         return not record.getMessage().startswith(CHATTER)
 
-    def told(self, job: int) -> str:
-        """What a job has done, and how long it took where that is worth telling."""
+    def line(self, job: int) -> str:
+        """What a job has done, and how long it took if that matters."""
         seconds = time.monotonic() - self.begun.get(job, time.monotonic())
         return self.messages.get(job, "") + (
             f" ({seconds:.0f} s)" if seconds >= 2 else ""
@@ -114,13 +114,13 @@ def said(logs) -> list[str]:
 def show_errors() -> None:
     """Repeat what this run's failed jobs have said last at the end, where it is looked for.
 
-    A variant that could not be built is no failure of the run, but its error is told as well.
+    A variant that could not be built does not fail the run, but its error is shown too.
     """
     failed = console.failed.values()
-    told = {str(log) for _, logs in failed for log in logs}
+    shown = {str(log) for _, logs in failed for log in logs}
     # Jobs of which Snakemake has not said which have failed, such as those of a group.
     others = [
-        ("", [log]) for log in sorted_logs() if str(log) not in told and errors_in(log)
+        ("", [log]) for log in sorted_logs() if str(log) not in shown and errors_in(log)
     ]
     if not (*failed, *others):
         return
@@ -132,11 +132,11 @@ def show_errors() -> None:
             print(f"  (log: {log})", file=sys.stderr)
 
 
-def show_mend() -> None:
+def show_next_command() -> None:
     """Print how to go on after a failure, at exit, below what has failed."""
     command = shlex.join(["snakemake", *sys.argv[1:]])
     print(
-        f"\nWhat is finished is kept. When that is mended, go on with: {command}",
+        f"\nWhat is finished is kept. When that is fixed, go on with: {command}",
         file=sys.stderr,
     )
 

@@ -18,7 +18,7 @@ rule traces:
     resources:
         mem_mb=growing(2000),
         runtime=growing(60),
-        # No param: another number of lanes gives the same files, and must not make them anew.
+        # No param: another number of lanes gives the same files, and must not make them again.
         lanes=config["traces"]["lanes"],
     params:
         # What is asked for, not what --cores leaves of it: the result may depend on it.

@@ -15,7 +15,7 @@ from zipquant.model import contract
 
 
 def state_output(text: str) -> tuple[str, str]:
-    """Split `input=output`; argparse tells of a ValueError."""
+    """Split `input=output`; argparse reports a ValueError."""
     name, output = text.split("=")
     return name, output
 

@@ -44,8 +44,8 @@ def check(results: str, keep: bool) -> int:
         if reason.endswith(integrity.FOREIGN):  # all of its own files are intact
             continue
         damaged += 1
-        told = f"{path}: {reason}" if keep else integrity.discard(results, path, reason)
-        print(plain(told))
+        message = f"{path}: {reason}" if keep else integrity.discard(results, path, reason)
+        print(plain(message))
     foreign = list(integrity.unrecorded(results))
     for name in foreign:
         print(plain(f"{Path(results, name)}: {integrity.FOREIGN}; it is left alone"))

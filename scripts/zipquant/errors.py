@@ -32,7 +32,7 @@ def _written_out(code: int) -> str:
 
 
 class UserError(Exception):
-    """Something the user can mend: the message says what is wrong, in which file, and what to do.
+    """Something the user can fix: the message says what is wrong, in which file, and what to do.
 
     Every entry point prints it as one plain line, without a traceback; see `plain`.
     """

@@ -1,4 +1,4 @@
-"""Boards: what is told without one, and the script for the board itself, without its NPU."""
+"""Boards: what is reported without one, and the script for the board itself, without its NPU."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""The validator of calibration sets: every fault is found, and told by row, input and cause."""
+"""The validator of calibration sets: every fault is found, and reported by row, input and cause."""
 
 import pickle
 import re
@@ -79,7 +79,7 @@ def test_more_than_one_space_is_fine(dataset, model):
     assert told(dataset, model) == []
 
 
-# Each changes one thing of a good set, and says what must be told: severity, place, find, cause.
+# Each changes one thing of a good set. What must be reported: severity, place, find, cause.
 FAULTS = {}
 
 

@@ -1,4 +1,4 @@
-"""The toolkit's module on a tiny model: what it builds, and how its failures are told."""
+"""The toolkit's module on a tiny model: what it builds, and how its failures are reported."""
 
 import numpy as np
 import pytest

@@ -231,7 +231,7 @@ def test_slurm_gives_the_same_results_though_jobs_are_killed(cluster, local, tmp
         again,
         again,
     ]
-    # The folder can be taken elsewhere, and nothing is made anew there.
+    # The folder can be taken elsewhere, and nothing is made again there.
     moved = Path(shutil.copytree(project, tmp_path / "elsewhere", symlinks=True))
     assert planned(moved, TARGET) == {}
 

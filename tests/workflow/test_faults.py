@@ -1,4 +1,4 @@
-"""The figures of the fault campaign: nothing lost, nothing silently wrong, and told as they are."""
+"""The figures of the fault campaign: nothing lost, nothing silently wrong, all in the docs."""
 
 import json
 import re

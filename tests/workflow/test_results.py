@@ -108,7 +108,7 @@ def test_sampling_opens_no_model(finished):
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True
     )
-    # It reads model.json with the module that reads ONNX files as well, hence no word of onnx.
+    # It reads model.json with the module that reads ONNX files as well, so onnx is not in this set.
     assert not {"onnxruntime", "rknn", "h5py"} & set(done.stdout.split())
     rule = (finished / "rules/calibration.smk").read_text().split("rule calibration")[0]
     assert "model" not in rule and "traces/{shard}.h5" not in rule

@@ -58,7 +58,7 @@ class Entry:
 
     @property
     def content(self) -> str:
-        """What tells it from audio of other content: the file's hash, and which part it is."""
+        """What separates it from audio of other content: the file's hash, and which part it is."""
         return f"{self.sha256} {self.start} {self.end}"
 
 

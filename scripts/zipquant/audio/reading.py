@@ -104,7 +104,7 @@ def read(
 
 @dataclass(frozen=True)
 class Scan:
-    """What one pass over a file tells, without the file in memory.
+    """What one pass over a file shows, without the file in memory.
 
     Attributes:
         seconds: how long it is.

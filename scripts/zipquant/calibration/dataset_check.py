@@ -1,6 +1,6 @@
 """Checking a calibration set, whoever wrote it: dataset.txt and its npy files against the model.
 
-rknn-toolkit2 tells little and late. Some faults it reports after a long optimisation, by a
+rknn-toolkit2 reports little, and late. Some faults it reports after a long optimisation, by a
 traceback that names no row; others it takes without a word and builds a bad model from (NaN
 features, wrong types).
 """

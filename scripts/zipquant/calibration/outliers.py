@@ -60,13 +60,13 @@ class OutlierLimits:
             reasons[row] = f"{column} is {table[column].iloc[row]:.4g}"
         for row in np.flatnonzero(table["energy"] > self.loudness):
             reasons[row] = f"energy is {table['energy'].iloc[row]:.4g}"
-        told = table[["utterance", "chunk"]].assign(reason=reasons)
-        told["passage"] = told["chunk"] // PASSAGE
+        passages = table[["utterance", "chunk"]].assign(reason=reasons)
+        passages["passage"] = passages["chunk"] // PASSAGE
         # The first outlier of each utterance speaks for all that it takes with it.
-        first = told[told["reason"] != ""].sort_values("chunk").groupby("utterance").first()
-        begin = told["utterance"].map(first["passage"])
-        reason = told["utterance"].map(first["reason"])
-        return reason.where(told["passage"] >= begin, "").astype(object)
+        first = passages[passages["reason"] != ""].sort_values("chunk").groupby("utterance").first()
+        begin = passages["utterance"].map(first["passage"])
+        reason = passages["utterance"].map(first["reason"])
+        return reason.where(passages["passage"] >= begin, "").astype(object)
 
 
 def find_limits(tables: Callable[[], Iterable[pd.DataFrame]], contract: Contract) -> OutlierLimits:
@@ -120,7 +120,7 @@ def find_limits(tables: Callable[[], Iterable[pd.DataFrame]], contract: Contract
     wide = np.tile(ranges.width(usual), 2)
     company = utterances[0][0] + APART * wide
     limits = np.clip(company, usual + NEAR * wide, usual + FAR * wide)
-    # A state that is the same everywhere, or that first chunks alone have, tells nothing.
+    # A state that is the same everywhere, or that first chunks alone have, shows nothing.
     return OutlierLimits(names, np.where(wide > 0, limits, np.inf), loudest + LOUDER)
 
 

@@ -16,7 +16,7 @@ def take(
 ) -> None:
     """Write a dataset.txt with the rows that a variant is calibrated with.
 
-    The strategies put first what tells most, so the first rows of a set are a good set. Those that
+    The strategies put first what shows most, so the first rows of a set are a good set. Those that
     keep the order of the utterances (`all` and `snapshot`) do not; of their rows, those of the
     smallest priorities are taken, a fair sample.
 

@@ -81,7 +81,7 @@ class Models:
         return self.evaluations[self._shards(position)]
 
     def time(self, position: int, costs: Costs | None) -> tuple[Range | None, str]:
-        """Return the time for a chunk of one variant, and whence: of a board, else estimated."""
+        """Return the time for a chunk of one variant, and its source: a board, else estimated."""
         found = [files.read_json(path) for path in self.times[self._shards(position)]]
         measured = [
             entry["median_ms"]
@@ -118,7 +118,7 @@ class Entry:
         error_rate: what they make, in per cent.
         above: how far its error rate lies above the lowest one, see `error_rates.difference`; None
             for that one itself.
-        equal: whether it is as accurate as the most accurate one, as far as can be told.
+        equal: whether it is as accurate as the most accurate one, as far as the audio shows.
     """
 
     variant: str
@@ -294,7 +294,7 @@ def decide(entries: Sequence[Entry], measure: str, rule: Rule) -> tuple[list[Ent
        doubtful and a float16 one is shown to be fit. Among those left, one that is unfit or
        doubtful is taken only if all are.
     2. Variants that a stock sherpa-onnx refuses come after the others, if `loadable`.
-    3. Those whose error rate cannot be told from the lowest come first: the 95 % interval of the
+    3. Those whose error rate does not differ from the lowest come first: the 95 % interval of the
        paired difference reaches down to 0. Without texts, those whose encoder output is within
        `EQUAL_DB` of the highest SQNR.
     4. Of these comes first the one with the smallest file (`prefer` is `size`), or with the least
@@ -398,7 +398,7 @@ def _reasons(
         found = [f"{top.variant} has the lowest {measure}, {top.error_rate:.2f} %"]
     for entry in taken:
         if entry is not top:
-            verdict = "which is no difference that can be told" if entry.equal else "which is worse"
+            verdict = "which is no clear difference" if entry.equal else "which is worse"
             found.append(f"{entry.variant} has {_against(entry, top)}, {verdict}")
     equals = [entry for entry in taken if entry.equal]
     if len(equals) > 1:

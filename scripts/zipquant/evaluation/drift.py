@@ -1,4 +1,4 @@
-"""Whether an output goes wrong with time, told from its error chunk by chunk."""
+"""Whether an output goes wrong with time, judged by its error chunk by chunk."""
 
 import math
 from collections.abc import Sequence

@@ -38,7 +38,7 @@ class Content:
 
 
 def stamp(path: str | Path) -> str:
-    """Return what tells without reading a file that it has not been written to."""
+    """Return what shows, without reading a file, that it has not been written to."""
     found = os.stat(path)
     if time.time_ns() - max(found.st_ctime_ns, found.st_mtime_ns) < SETTLED_NS:
         return ""

@@ -98,7 +98,7 @@ def read_json(path: str | Path) -> Any:
 def damaged(path: str | Path, error: Exception) -> UserError:
     """Delete a damaged file or folder of the results folder, and return the error that says so.
 
-    It is missing then, so that the same command makes it anew: the workflow looks at no file's
+    It is missing then, so that the same command makes it again: the workflow looks at no file's
     content, and would hand the damaged one on for ever.
     """
     if Path(path).is_dir() and not Path(path).is_symlink():
@@ -108,7 +108,7 @@ def damaged(path: str | Path, error: Exception) -> UserError:
     reason = " ".join(str(error).split())
     return UserError(
         f"{path} was damaged ({reason}) and has been deleted: run the same command again, "
-        "which makes it anew"
+        "which makes it again"
     )
 
 

@@ -12,7 +12,7 @@ pass for finished, even where the workflow's own notes about it are lost.
 
 HDF5 files can be far larger than what is read of them: the calibration set takes a few rows of
 each trace file. All their blocks have checksums that are compared whenever a block is read, so of
-these files the record has the size and the digest of some pieces alone, which tells one from
+these files the record has the size and the digest of some pieces alone, which separates one from
 another.
 """
 

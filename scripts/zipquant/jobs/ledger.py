@@ -61,7 +61,7 @@ class Ledger:
         self._results = results
         self._libraries_are_known = libraries_are_known
         self._contents: dict[str, str | None] = {}
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         self.seen = content.Seen(Path(results, integrity.SEEN))
 
     def why(self, job: Any) -> str:
@@ -85,10 +85,10 @@ class Ledger:
     def _tell(self, output: str, damage: str) -> None:
         """Warn of a damaged output, once; not of what was deleted or not finished."""
         usual = damage == integrity.UNFINISHED or damage.endswith("it is missing")
-        if not usual and output not in self._told:
-            self._told.add(output)
-            told = f"{output} was damaged ({damage}) and will be made again"
-            print(f"warning: {plain(told)}", file=sys.stderr)
+        if not usual and output not in self._warned:
+            self._warned.add(output)
+            warning = f"{output} was damaged ({damage}) and will be made again"
+            print(f"warning: {plain(warning)}", file=sys.stderr)
 
     def look(self, job: Any) -> None:
         """Look at the files outside that a job gets, so that it finds the same ones."""

@@ -1,4 +1,4 @@
-"""A line now and then that tells how far a long job is."""
+"""A line now and then that says how far a long job is."""
 
 import os
 import sys

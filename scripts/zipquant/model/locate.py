@@ -38,7 +38,7 @@ def locate(model: Mapping[str, Any]) -> tuple[dict[str, Any], list[str], list[st
         the user, one line each; and what is missing, one line each.
 
     Raises:
-        UserError: there is no encoder, or it cannot be told which of several is meant.
+        UserError: there is no encoder, or it is not clear which of several is meant.
     """
     found, notes = dict(model), []
     if model["encoder"] == AUTO:

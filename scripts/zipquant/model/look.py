@@ -14,7 +14,7 @@ from zipquant.model.precision import Precision, detect, external_files, plain_na
 
 @dataclass(frozen=True)
 class Look:
-    """What a look into an ONNX file tells without its weights.
+    """What a look into an ONNX file shows without its weights.
 
     Attributes:
         axes: how many axes each input has.

@@ -1,7 +1,7 @@
 """Signal and noise: how far what a variant gives is from what the float model gives.
 
 Of the encoder output, the signal is the part that varies: each channel's mean over the utterance
-is taken off first. A constant part tells nothing of what was said, but counts as power: in the
+is taken off first. A constant part says nothing about the speech, but counts as power: in the
 log-probabilities of a CTC model it is 96 to 98 % of the sum of squares (14 to 17 dB), in a
 transducer's encoder output about half (3 to 4 dB). A state is compared whole, since the next call
 uses all of it: of a running mean, the constant part is what it is there for.

@@ -21,7 +21,7 @@ from zipquant.toolkit import rknn_file
 from zipquant.toolkit.layer_table import BORDERS, COMPILER, RKNN_FILE, Layer, Table, module_of
 
 LOG_LEVEL = "RKNN_LOG_LEVEL"
-"""Environment variable that tells the toolkit's C code how much to print."""
+"""Environment variable that sets how much the toolkit's C code prints."""
 
 TABLES = "3"
 """The least level at which the compiler prints its tables."""

@@ -40,7 +40,7 @@ COUNTED = ("INT64", "INT32", "UINT64", "UINT32", "BOOL")
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer, as the compiler tells of it. What is unknown is None, or empty.
+    """One layer, as the compiler reports it. What is unknown is None, or empty.
 
     Attributes:
         id: its place in the order of execution, inputs and outputs included.
@@ -87,7 +87,7 @@ class Table:
     Attributes:
         layers: without inputs and outputs.
         borders: how many inputs and outputs there are.
-        source: `COMPILER`, or `RKNN_FILE`, which tells types and names alone.
+        source: `COMPILER`, or `RKNN_FILE`, which has types and names alone.
         weight_memory: bytes of all weights and constants; None where unknown.
         internal_memory: bytes that activations share; None where unknown.
     """
@@ -155,7 +155,7 @@ class Table:
         }
 
     def _knows_kind(self, kind: str) -> bool:
-        """Counters are told by their data type, which the .rknn does not have."""
+        """Counters are known by their data type, which the .rknn does not have."""
         return kind != COUNTER or self.source == COMPILER
 
     def _whole(self) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def switches(layers: Iterable[Layer]) -> int:
 
 
 def module_of(name: str) -> str:
-    """Return the module of the model that a layer's name tells of; empty where it tells none.
+    """Return the module of the model that a layer's name gives; empty where it gives none.
 
     PyTorch's exporter names an operator, and its output, by the path of the module that it stands
     in: `/encoder/stacks.4/layers.0/attention/out_proj/MatMul`. The compiler adds the type before

@@ -325,7 +325,7 @@ def _full_disk_told(folder: Path) -> Iterator[None]:
 
 
 def _run(step: Callable[..., int], *arguments, **options) -> None:
-    """Run one step of the toolkit, which tells of failures by codes or exceptions."""
+    """Run one step of the toolkit, which reports failures by codes or exceptions."""
     if LOG_LEVEL in os.environ:
         # An earlier step has taken it from the C library's environment, where the compiler looks.
         os.environ[LOG_LEVEL] = os.environ[LOG_LEVEL]

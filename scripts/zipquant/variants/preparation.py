@@ -118,7 +118,7 @@ REWRITES: dict[str, Callable[[onnx.ModelProto, Contract], onnx.ModelProto]] = {
 def prepare(
     model: str | Path, contract_file: str | Path, rewrites: Mapping[str, bool], output: str | Path
 ) -> None:
-    """Rewrite the encoder; `prove` tells whether it still computes the same.
+    """Rewrite the encoder; `prove` checks whether it still computes the same.
 
     Beside the result, `NATIVE` is written, and `VERDICT`: `reason` is why `NATIVE` is no more than
     the same again, null where it is more.
@@ -252,7 +252,7 @@ def _prove_native(
 def _rewritten(
     model: str | Path, contract: Contract, rewrites: Mapping[str, bool]
 ) -> Iterator[tuple[str, onnx.ModelProto]]:
-    """Yield the name and the result of each rewrite that is to be done, one upon the other."""
+    """Yield the name and the result of each rewrite that is to be done, one after the other."""
     original, current = onnx.load(model), onnx.load(model)
     for name, rewrite in REWRITES.items():
         if rewrites[name]:
