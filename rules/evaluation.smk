@@ -22,7 +22,7 @@ def long_streams() -> list[str]:
     return [result(f"evaluation/{variant}/{first}.stream.json") for variant in VARIANTS]
 
 
-# A variant in the toolkit's simulator, or on a board, against the float model, on a shard of evaluation audio.
+# A variant in the toolkit's simulator, its emulation or a board, against the float model, on a shard of evaluation audio.
 rule evaluate:
     input:
         model=config["model"]["encoder"],
@@ -58,6 +58,8 @@ rule evaluate:
         work=lambda w, input: os.path.dirname(input.build),
         one_step_chunks=config["evaluation"]["one_step_chunks"],
         long_stream=lambda w: stream_seconds(w.shard),
+        engine=config["evaluation"]["engine"],
+        lanes=config["traces"]["lanes"] if config["evaluation"]["engine"] == "emulation" else 1,
         target=config["evaluation"]["target"],
         device_id=config["evaluation"]["device_id"],
     message:

@@ -112,6 +112,14 @@ def test_board_of_another_platform_is_refused(settings):
         config.validate(settings)
 
 
+def test_emulation_on_a_board_is_refused(settings):
+    settings["evaluation"] |= {"engine": "emulation"}
+    config.validate(settings)
+    settings["evaluation"] |= {"target": "rk3588"}
+    with pytest.raises(UserError, match=r"evaluation\.engine: emulation does not go with"):
+        config.validate(settings)
+
+
 def test_what_a_platform_has_is_taken(settings):
     variants = {
         "small": {"dtype": "w4a16", "algorithm": "gdq", "method": "group32"},

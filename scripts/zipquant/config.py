@@ -167,6 +167,11 @@ def _impossible(config: Mapping[str, Any]) -> list[str]:
         )
     if config["evaluation"]["device_id"] and not target:
         found.append("evaluation.device_id: it needs evaluation.target, the board's platform")
+    if config["evaluation"]["engine"] == "emulation" and target:
+        found.append(
+            "evaluation.engine: emulation does not go with evaluation.target, which takes a board; "
+            "leave one of them at its default"
+        )
     most = config["calibration"]["rows"]
     found += [
         f"variants.{name}.rows: {settings['rows']} is more than calibration.rows, {most}"

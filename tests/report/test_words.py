@@ -301,3 +301,12 @@ def test_share_of_work_in_int8_is_a_tile():
     entry["build"]["int8_macs_share"] = 0.957
     tiles = words.verdict(report_of({"int8": entry}, {"int8": judgement()}))["tiles"]
     assert {"work in int8": "95.7 %"}.items() <= {t["what"]: t["figure"] for t in tiles}.items()
+
+
+def test_engine_that_made_the_figures_is_named():
+    times = {"int8": "emulation", "fp16": "simulator", "board": "rk3588"}
+    variants = {name: variant("w8a8", 1, time={"target": where}) for name, where in times.items()}
+    said = "an emulation (int8) that was checked on a share of the audio against the simulator"
+    assert words.ran_in(variants) == f"the simulator (fp16), or {said}"
+    assert words.ran_in({"int8": variants["int8"]}) == said
+    assert words.ran_in({name: variants[name] for name in ("fp16", "board")}) == "the simulator"

@@ -86,7 +86,7 @@ class Models:
         measured = [
             entry["median_ms"]
             for entry in found
-            if entry.get("chunks") and entry["target"] != measures.SIMULATOR
+            if entry.get("chunks") and measures.on_board(entry["target"])
         ]
         if measured:
             return Range(min(measured), max(measured)), "measured"

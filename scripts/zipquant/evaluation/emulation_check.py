@@ -1,5 +1,7 @@
 """Whether the emulation of a variant gives what the toolkit's simulator gives, checked in each run.
 
+Where the emulation makes the figures of an evaluation, it has to: else there is none.
+
 What the search for float16 layers has measured, it has measured in the emulation. Rounding is the
 same in both but for the order in which sums are added up, which now and then tips a value to the
 next integer, and then all that follows: single values differ, the noise does not.
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from zipquant.audio.frame_store import FrameReader
+from zipquant.errors import UserError
 from zipquant.model.contract import Contract
 from zipquant.model.noise import channel_means, compare, sqnr
 from zipquant.model.streaming import Encoder
@@ -46,11 +49,9 @@ def check(
         simulated: frame file of the simulator's encoder outputs, of the same utterances.
 
     Returns:
-        `utterances` and `chunks` that were compared; `simulated_sqnr_db` and `emulated_sqnr_db`,
-        free-running, of the encoder output, None where there is no noise; `holds`, whether they
-        are within `TOLERANCE`, and if not, `problem`, what a reader has to know. Or `unavailable`,
-        why there is no emulation. None for a variant that has no int8 to emulate, and without any
-        chunk.
+        What `_agreement` returns, and if it does not hold, `problem`, what a reader has to know. Or
+        `unavailable`, why there is no emulation. None for a variant that has no int8 to emulate,
+        and without any chunk.
     """
     chosen = _first(contract, features.frame_counts)
     if not chosen:
@@ -63,18 +64,76 @@ def check(
         found = encode(emulated, contract, utterances, LANES)
     except UnknownOperator as unknown:
         return {"unavailable": f"the toolkit's graph holds {unknown}, which is not emulated yet"}
-    expected = encode(reference, contract, utterances, LANES)
     with FrameReader(simulated) as reader:
         other = [reader.frames(position) for position in chosen]
-    ratios = [_sqnr(expected, encoded) for encoded in (other, found)]
-    agreement = {
-        "utterances": len(chosen),
+    agreement = _agreement(contract, reference, utterances, other, found)
+    return agreement if agreement["holds"] else agreement | {"problem": _problem(agreement)}
+
+
+def tie(
+    contract: Contract,
+    reference: Encoder,
+    features: FrameReader,
+    simulator: Encoder,
+    emulated: Encoder,
+) -> dict[str, Any]:
+    """Run the first utterances of a shard in the simulator and in the emulation, before the rest.
+
+    Args:
+        contract: the model's contract.
+        reference: the float model.
+        features: the shard's features, with one chunk at least.
+        simulator: the variant in the simulator.
+        emulated: the variant in the emulation.
+
+    Returns:
+        What `_agreement` returns.
+
+    Raises:
+        UserError: the emulation gives something else, so that its figures mean nothing.
+    """
+    utterances = [features.frames(position) for position in _first(contract, features.frame_counts)]
+    simulated = encode(simulator, contract, utterances, 1)
+    found = encode(emulated, contract, utterances, LANES)
+    agreement = _agreement(contract, reference, utterances, simulated, found)
+    if not agreement["holds"]:
+        raise UserError(
+            f"evaluation.engine: the emulation gives {_difference(agreement)}, more than "
+            f"{TOLERANCE:g} dB apart, so its figures would mean nothing: set it to simulator"
+        )
+    return agreement
+
+
+def _agreement(
+    contract: Contract,
+    reference: Encoder,
+    utterances: Sequence[np.ndarray],
+    simulated: Sequence[np.ndarray],
+    emulated: Sequence[np.ndarray],
+) -> dict[str, Any]:
+    """Compare the encoder outputs of the simulator and of the emulation.
+
+    Args:
+        contract: the model's contract.
+        reference: the float model.
+        utterances: features, each float32 (frames, bins).
+        simulated: the simulator's encoder outputs, each float32 (frames, dim).
+        emulated: the emulation's.
+
+    Returns:
+        `utterances` and `chunks` that were compared; `simulated_sqnr_db` and `emulated_sqnr_db`,
+        free-running, of the encoder output, None where there is no noise; and `holds`, whether they
+        are within `TOLERANCE`.
+    """
+    expected = encode(reference, contract, utterances, LANES)
+    ratios = [_sqnr(expected, encoded) for encoded in (simulated, emulated)]
+    return {
+        "utterances": len(utterances),
         "chunks": sum(contract.chunk_count(len(frames)) for frames in utterances),
         "simulated_sqnr_db": ratios[0],
         "emulated_sqnr_db": ratios[1],
         "holds": holds(*ratios),
     }
-    return agreement if agreement["holds"] else agreement | {"problem": _problem(agreement)}
 
 
 def holds(simulated: float | None, emulated: float | None) -> bool:
@@ -85,15 +144,18 @@ def holds(simulated: float | None, emulated: float | None) -> bool:
 
 
 def _problem(found: dict[str, Any]) -> str:
+    return (
+        f"the emulation, in which float16 layers are searched, gives {_difference(found)}: the "
+        "search may have left the wrong layers in float16"
+    )
+
+
+def _difference(found: dict[str, Any]) -> str:
     simulated, emulated = (
         "no noise" if ratio is None else f"{ratio:.1f} dB"
         for ratio in (found["simulated_sqnr_db"], found["emulated_sqnr_db"])
     )
-    return (
-        f"the emulation, in which float16 layers are searched, gives {emulated} where the "
-        f"simulator gives {simulated} ({found['chunks']} chunks): the search may have left the "
-        "wrong layers in float16"
-    )
+    return f"{emulated} where the simulator gives {simulated} ({found['chunks']} chunks)"
 
 
 def _first(contract: Contract, frame_counts: Sequence[int]) -> list[int]:

@@ -14,7 +14,7 @@ import pyarrow.parquet
 
 from zipquant.audio.frame_store import FrameReader, FrameWriter
 from zipquant.evaluation import emulation_check, long_stream
-from zipquant.evaluation.measures import FREE_RUNNING, ONE_STEP, SIMULATOR, SUMS
+from zipquant.evaluation.measures import EMULATION, FREE_RUNNING, ONE_STEP, SIMULATOR, SUMS
 from zipquant.jobs import files
 from zipquant.jobs.progress import Progress
 from zipquant.model import overflow
@@ -23,8 +23,9 @@ from zipquant.model.noise import channel_means, compare
 from zipquant.model.streaming import Batch, Encoder, OnnxEncoder, lane_of, stream_batches
 from zipquant.recognition.encoding import as_frames, join
 from zipquant.toolkit.variant_folder import TOOLKIT
+from zipquant.variants.emulation import UnknownOperator
 from zipquant.variants.histograms import RANGES, Histograms
-from zipquant.variants.opening import Place, open_encoder
+from zipquant.variants.opening import Place, open_emulation, open_encoder
 from zipquant.variants.record import Build
 
 SCHEMA = pyarrow.schema(
@@ -46,7 +47,7 @@ class Timed:
         encoder: the encoder.
 
     Attributes:
-        seconds: how long each call took, in their order.
+        seconds: how long each chunk took, in their order; chunks of one call share its time.
     """
 
     def __init__(self, encoder: Encoder):
@@ -59,7 +60,7 @@ class Timed:
         """Run one chunk; see `streaming.Encoder.run`."""
         start = time.perf_counter()
         result = self._encoder.run(x, states)
-        self.seconds.append(time.perf_counter() - start)
+        self.seconds += [(time.perf_counter() - start) / len(x)] * len(x)
         return result
 
     def summary(self) -> dict[str, float]:
@@ -347,7 +348,8 @@ def evaluate_shard(
     """Evaluate a variant on a shard of evaluation audio, and on one long stream made of it.
 
     The variant is opened once: setting up the simulator takes as long as a minute of audio or more.
-    One that could not be built gives files without content.
+    One that could not be built gives files without content. One that cannot be emulated runs in
+    the simulator, and the time file says so.
 
     Args:
         models: the float model and the variant.
@@ -357,7 +359,8 @@ def evaluate_shard(
         place: where the variant runs; None for the simulator.
 
     Raises:
-        UserError: a file is damaged, the simulator failed, or there is no such board.
+        UserError: a file is damaged, the simulator failed, there is no such board, or the
+            emulation does not give what the simulator gives.
     """
     contract = Contract.load(models.contract)
     folder, place = Path(models.folder), place or Place()
@@ -369,25 +372,27 @@ def evaluate_shard(
     with FrameReader(features) as reader:
         used = not failed and any(map(contract.chunk_count, reader.frame_counts))
         # Without audio there is nothing to open one for.
-        candidate = open_encoder(folder, models.prepared, contract, place) if used else None
-        timed = Timed(candidate)
+        opened = _Opened(None, place.target or SIMULATOR)
+        if used:
+            opened = _open(models, contract, reference, reader, place)
+        candidate, timed = opened.encoder, Timed(opened.encoder)
         watch = partial(histograms.add, contract)
         steps = amount.one_step_chunks
-        compared = evaluate(reference, timed, contract, reader, steps, watch=watch)
+        compared = evaluate(reference, timed, contract, reader, steps, opened.lanes, watch)
         broken = _write(() if failed else compared, tables)
         cause = {}
         if broken is not None:
             cause = {"overflow": overflow.find(models.float32, contract, reader.frames(broken))}
         frames = long_stream.joined(reader, amount.long_stream if used else 0)
         stream = long_stream.run(reference, candidate, contract, frames)
-        agreement = None
-        if used and not place.target:
+        agreement = opened.agreement
+        if used and opened.target == SIMULATOR:
             given = (folder, contract, reference, reader, tables.encoded)
             agreement = emulation_check.check(*given)
     if problem := (agreement or {}).get("problem"):
         # The line that is repeated at the end of the run.
         print(f"error: variant {folder.name}: {problem}", file=sys.stderr)
-    ran = {"target": place.target or SIMULATOR, "device_id": place.device_id}
+    ran = {"target": opened.target, "device_id": place.device_id}
     ran["emulation"] = agreement
     for path, value in (
         (tables.time, ran | timed.summary() | cause),
@@ -396,6 +401,41 @@ def evaluate_shard(
     ):
         if path:
             files.write_json(path, value)
+
+
+@dataclass(frozen=True)
+class _Opened:
+    """A variant that is to be evaluated.
+
+    Attributes:
+        encoder: the variant; None where there is nothing to run.
+        target: what runs it, as the time file says it.
+        lanes: utterances that one call carries.
+        agreement: of the emulation with the simulator, see `emulation_check.tie`.
+    """
+
+    encoder: Encoder | None
+    target: str = SIMULATOR
+    lanes: int = 1
+    agreement: dict | None = None
+
+
+def _open(
+    models: Models, contract: Contract, reference: Encoder, reader: FrameReader, place: Place
+) -> _Opened:
+    """Open a variant where it is to run; in the emulation only if that holds on this audio."""
+    encoder = open_encoder(models.folder, models.prepared, contract, place)
+    if not place.emulated:
+        return _Opened(encoder, place.target or SIMULATOR)
+    try:
+        emulated = open_emulation(models.folder, contract)
+        if emulated is None:
+            return _Opened(encoder)
+        agreement = emulation_check.tie(contract, reference, reader, encoder, emulated)
+    except UnknownOperator:
+        # Noted in the time file by the check of the simulator.
+        return _Opened(encoder)
+    return _Opened(emulated, EMULATION, place.lanes, agreement)
 
 
 def _write(compared: Iterable[Compared], tables: Tables) -> int | None:

@@ -13,11 +13,19 @@ ONE_STEP = "one step"
 FREE_RUNNING = "free-running"
 """The variant gets its own states: the error as it adds up on a board."""
 
-SIMULATOR = "simulator"
+SIMULATOR, EMULATION = "simulator", "emulation"
 """In a time file, what ran a variant that was on no board."""
+
+ENGINES = (SIMULATOR, EMULATION)
+"""What a variant runs in on this machine."""
 
 SUMS = ("signal", "power", "dot", "noise", "max_error", "broken")
 """Columns of an evaluation table with numbers, see `noise.compare`."""
+
+
+def on_board(target: str) -> bool:
+    """Whether the `target` of a time file is a board."""
+    return target not in ENGINES
 
 
 def summarize(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:

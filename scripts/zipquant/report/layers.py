@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from zipquant.evaluation.measures import SIMULATOR
+from zipquant.evaluation.measures import on_board
 from zipquant.toolkit import layer_costs
 from zipquant.toolkit.layer_costs import Costs, Range
 from zipquant.toolkit.layer_table import CPU, KINDS, Layer, Table, by_module
@@ -52,7 +52,7 @@ def values(report: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "shown_modules": SHOWN_MODULES,
         "layer_differences": differences(built),
-        "measured": any(time and time["target"] != SIMULATOR for time in times),
+        "measured": any(time and on_board(time["target"]) for time in times),
     }
 
 
@@ -76,7 +76,7 @@ def sentence(network: Mapping[str, Any], name: str) -> str:
 
 def time_of(network: Mapping[str, Any], measured: Mapping[str, Any] | None) -> str:
     """Return how long a call takes, in words; a board's measurement goes before an estimate."""
-    if measured and measured["target"] != SIMULATOR:
+    if measured and on_board(measured["target"]):
         return f"{measured['median_ms']:.1f} ms (measured)"
     return str(Range(*network["price"])) if network["price"] else ""
 

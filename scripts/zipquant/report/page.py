@@ -65,6 +65,7 @@ FILTERS = {
     "limited": words.limited,
     "unsuited": words.unsuited,
     "fault": words.fault_of,
+    "ran_in": words.ran_in,
     **layers.FILTERS,
 }
 """What the templates say figures with."""
@@ -121,6 +122,7 @@ def _values(
         **report,
         **layers.values(report),
         "built": built,
+        "engines": measures.ENGINES,
         "best": report["verdict"]["best"],
         "utterances": _utterances(texts) if texts else [],
         "labels": words.LABELS,

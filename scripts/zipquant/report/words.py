@@ -271,12 +271,33 @@ def _failures(report: Mapping[str, Any]) -> list[str]:
 
 def _measured_by(case: Case) -> str:
     time, scores = case.variant.get("time"), case.report["recognition"]
-    if time and time["target"] != measures.SIMULATOR:
+    if time and measures.on_board(time["target"]):
         said = f"The encoder was measured on a board ({time['target']}), all else in the simulator"
+    elif time and time["target"] == measures.EMULATION:
+        said = (
+            "The encoder was measured in an emulation that was checked against the simulator, all "
+            "else in the simulator"
+        )
     else:
         said = "All figures are measured in the simulator"
     how = ", the error rates with greedy search." if scores else "; no text was made."
     return f"{said} of rknn-toolkit2{how}"
+
+
+def ran_in(variants: Mapping[str, Any]) -> str:
+    """Return what ran the variants on this machine, in words; those of a board are left out."""
+    names: dict[str, list[str]] = {engine: [] for engine in measures.ENGINES}
+    for name, entry in variants.items():
+        if (time := entry.get("time")) and not measures.on_board(time["target"]):
+            names[time["target"]].append(name)
+    simulated, emulated = (", ".join(names[engine]) for engine in measures.ENGINES)
+    if not emulated:
+        return "the simulator"
+    first = f"the simulator ({simulated}), or " if simulated else ""
+    return (
+        f"{first}an emulation ({emulated}) that was checked on a share of the audio against the "
+        "simulator"
+    )
 
 
 # Along a stream

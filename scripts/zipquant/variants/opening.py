@@ -1,4 +1,4 @@
-"""Opening a built variant, to run it: in the toolkit's simulator, or on a board."""
+"""Opening a built variant, to run it: in the simulator, in the emulation, or on a board."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +20,14 @@ class Place:
     Attributes:
         target: the platform of a connected board; None for the toolkit's simulator.
         device_id: which board, as `adb devices` names it; None where only one is connected.
+        emulated: run it in the emulation instead of the simulator, if it can be emulated.
+        lanes: utterances that one call of the emulation carries; the others carry one.
     """
 
     target: str | None = None
     device_id: str | None = None
+    emulated: bool = False
+    lanes: int = 1
 
 
 def open_encoder(
@@ -35,7 +39,7 @@ def open_encoder(
         folder: the variant's folder.
         prepared: the ONNX file as `preparation` leaves it, with the other form beside it.
         contract: the model's contract.
-        place: where it runs; None for the simulator.
+        place: where it runs, the simulator or a board; None for the simulator.
 
     Raises:
         UserError: the .rknn is not what was built, the simulator failed, or there is no such board.
