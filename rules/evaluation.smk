@@ -59,7 +59,11 @@ rule evaluate:
         one_step_chunks=config["evaluation"]["one_step_chunks"],
         long_stream=lambda w: stream_seconds(w.shard),
         engine=config["evaluation"]["engine"],
-        lanes=config["traces"]["lanes"] if config["evaluation"]["engine"] == "emulation" else 1,
+        lanes=(
+            config["traces"]["lanes"]
+            if config["evaluation"]["engine"] == "emulation"
+            else 1
+        ),
         target=config["evaluation"]["target"],
         device_id=config["evaluation"]["device_id"],
     message:
