@@ -21,8 +21,6 @@ rule index:
         reads=lambda w: [u.path for u in PLAN.usable(w.set, w.shard)],
         starts=lambda w: [u.start for u in PLAN.usable(w.set, w.shard)],
         ends=lambda w: [u.end for u in PLAN.usable(w.set, w.shard)],
-        # Whether there is a transcript: a recording that has one is not cut.
-        texts=lambda w: ["" if not u.text else "-" for u in PLAN.usable(w.set, w.shard)],
         cut=config["audio"]["cut"],
         unreachable=lambda w: PLAN.unreachable(w.set, w.shard),
         channels=config["audio"]["channels"],

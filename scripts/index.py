@@ -5,12 +5,15 @@ from zipquant.audio import index
 from zipquant.audio.utterance import Utterance
 
 params = snakemake.params
-columns = (params.ids, params.reads, params.texts, params.starts, params.ends)
+columns = (params.ids, params.reads, params.starts, params.ends)
 
 run(
     snakemake,
     index.write,
-    utterances=[Utterance(*values) for values in zip(*columns, strict=True)],
+    utterances=[
+        Utterance(name, path, start=start, end=end)
+        for name, path, start, end in zip(*columns, strict=True)
+    ],
     unreachable=params.unreachable,
     output=snakemake.output.index,
     channels=params.channels,

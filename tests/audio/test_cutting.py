@@ -9,6 +9,7 @@ from helpers.audio import make_audio, utterances
 from zipquant.audio import cutting, features, index, reading
 from zipquant.audio.frame_store import FrameReader
 from zipquant.audio.utterance import Utterance
+from zipquant.recognition.texts import read_texts
 
 
 def spoken(count: int, rate: int = 16000) -> np.ndarray:
@@ -41,7 +42,7 @@ def test_parts_have_the_features_of_the_same_parts_cut_beforehand(tmp_path):
     given = utterances(["rec"], [str(tmp_path / "long.wav")])
     index.write(given, {}, tmp_path / "index.tsv", "mean", "skip", cut=5.0)
     entries = index.read_usable(tmp_path / "index.tsv")
-    assert [entry.id for entry in entries] == [f"rec@{n}" for n in range(len(entries))]
+    assert [entry.id for entry in entries] == [f"rec@cut{n}" for n in range(len(entries))]
     assert len(entries) >= 3 and {index.original(entry.id) for entry in entries} == {"rec"}
     features.extract_shard(tmp_path / "index.tsv", tmp_path / "f.h5", "mean", 0.0)
     with FrameReader(tmp_path / "f.h5") as reader:
@@ -54,12 +55,12 @@ def test_parts_have_the_features_of_the_same_parts_cut_beforehand(tmp_path):
             np.testing.assert_array_equal(reader.frames(position), expected)
 
 
-def test_recording_with_a_transcript_is_not_cut(tmp_path):
-    soundfile.write(tmp_path / "long.wav", spoken(4), 16000)
-    given = [Utterance("rec", str(tmp_path / "long.wav"), "one two")]
-    index.write(given, {}, tmp_path / "index.tsv", "mean", "skip", cut=5.0)
-    (entry,) = index.read(tmp_path / "index.tsv")
-    assert (entry.id, entry.span) == ("rec", (0.0, None))
+def test_texts_of_the_parts_are_put_together_again(tmp_path):
+    """The transcript of a recording is of the whole."""
+    table = "utterance\ttext\nrec@cut0\tone two\nrec@cut1\t\nrec@cut2\tthree\nother@1\tfour\n"
+    (tmp_path / "texts.tsv").write_text(table)
+    found = read_texts([tmp_path / "texts.tsv"])
+    assert found == {"rec": "one two three", "other@1": "four"}
 
 
 def test_part_of_a_file_is_read_alone_and_a_part_behind_its_end_is_refused(tmp_path):

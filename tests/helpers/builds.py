@@ -51,8 +51,10 @@ def build(folder: Path, model: Path, **settings) -> dict:
     """
     given = {"dtype": "w8a8"} | settings
     platform, work = given.pop("platform", "rk3588"), folder / "variant"
-    searched = {key: given.pop(key) for key in ("original", "features") if key in given}
-    source = Source(model, folder / "model.json", folder / "dataset.txt", None, 2, **searched)
+    searched = {key: given.pop(key) for key in ("original", "features", "sample") if key in given}
+    source = Source(
+        model, folder / "model.json", folder / "dataset.txt", context_size=2, **searched
+    )
     build_variant(work, platform, source, Settings(**given))
     return json.loads((work / "build.json").read_text())
 

@@ -268,6 +268,9 @@ FAULTS = [
 ]
 
 
+PARTS = ("tokens", "decoder", "joiner")
+
+
 def feed_model(folder: Path, example: bytes) -> str:
     path = folder / "encoder.onnx"
     path.write_bytes(example)
@@ -275,9 +278,7 @@ def feed_model(folder: Path, example: bytes) -> str:
     def use() -> None:
         streaming.inspect_and_try(path, {}, folder / "model.json")
         model = contract.Contract.load(folder / "model.json")
-        recognizer.find(
-            {"encoder": str(path), "tokens": "auto", "decoder": "auto", "joiner": "auto"}, model
-        )
+        recognizer.find({"encoder": str(path), "restore": False, **dict.fromkeys(PARTS)}, model)
 
     return outcome(use)
 

@@ -77,8 +77,8 @@ def write(
         unreachable: why files are unusable whose names the workflow cannot handle, by path.
         output: the index to write.
         channels: `mean` or `first`, see `audio.load`.
-        cut: a recording without a transcript that is longer than this, in seconds, is cut at
-            pauses into utterances `id@0`, `id@1`, ...; 0 for none.
+        cut: a recording that is longer than this, in seconds, is cut at pauses into utterances
+            `id@cut0`, `id@cut1`, ...; 0 for none.
         on_bad_file: `skip` notes an unusable file in the index, `stop` refuses the whole run.
 
     Raises:
@@ -123,19 +123,18 @@ def _look_at(utterance: Utterance, channels: str, cut: float) -> list[Entry]:
         return [_entry(utterance.id, path, span, seconds, content, _level(samples), warning)]
     found = reading.scan(path, channels)
     level = _level(found.loudness)
-    if cut and found.seconds > cut and not utterance.text:
+    if cut and found.seconds > cut:
         spans = parts(found.loudness, cut)
     elif found.seconds > reading.LONGEST:
         raise UserError(
-            f"{path}: is longer than {reading.LONGEST // 60} minutes; cut it, or let audio.cut cut "
-            "it, which it does without a transcript"
+            f"{path}: is longer than {reading.LONGEST // 60} minutes; cut it, or set audio.cut"
         )
     else:
         whole = (0.0, None)
         return [_entry(utterance.id, path, whole, found.seconds, content, level, found.remark)]
     return [
         _entry(
-            f"{utterance.id}@{number}",
+            f"{utterance.id}@cut{number}",
             path,
             span,
             (found.seconds if span[1] is None else span[1]) - span[0],
@@ -173,7 +172,7 @@ def _level(values: np.ndarray) -> float:
 
 def original(name: str) -> str:
     """Return the id that an utterance had before it was cut; see `write`."""
-    return re.sub(r"@\d+$", "", name)
+    return re.sub(r"@cut\d+$", "", name)
 
 
 def read(index_file: str | Path) -> list[Entry]:

@@ -82,8 +82,7 @@ def read(
             seen.add(mono)
             if seen.total > LONGEST * rate:
                 raise UserError(
-                    f"{path}: is longer than {LONGEST // 60} minutes; cut it (audio.cut does, "
-                    "where there is no transcript)"
+                    f"{path}: is longer than {LONGEST // 60} minutes; cut it (audio.cut does)"
                 )
             speech.append(mono if rate == SAMPLE_RATE else resampler.resample_chunk(mono))
         if not seen.total:

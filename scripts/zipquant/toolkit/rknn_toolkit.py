@@ -27,6 +27,9 @@ from zipquant.toolkit.compiler_log import LOG_LEVEL
 from zipquant.toolkit.platforms import Scheme
 from zipquant.toolkit.variant_folder import DATASET, ENCODER, TOOLKIT
 
+STEP_FILES = (".model", ".data", ".cfg")
+"""Suffixes of what the first step of a quantized build leaves."""
+
 
 def custom_string(metadata: Mapping[str, str]) -> str:
     """Return the metadata as sherpa-onnx's RKNN runtime reads them: `key=value;key=value`.
@@ -282,6 +285,10 @@ def _inference_failed() -> UserError:
 
 def _step1(rknn: RKNN, dataset: Path, folder: Path, float16: Callable[[Path, Path], None]) -> None:
     dataset = dataset.resolve()
+    # Of an attempt that failed, such as that with another form of the graph.
+    for suffix in STEP_FILES:
+        for path in folder.glob(f"*{suffix}"):
+            path.unlink()
     # The toolkit writes the first step's files into the current directory.
     with chdir(folder), _full_disk_told(folder):
         _run(rknn.hybrid_quantization_step1, dataset=str(dataset))
@@ -291,7 +298,7 @@ def _step1(rknn: RKNN, dataset: Path, folder: Path, float16: Callable[[Path, Pat
 
 def _step2(folder: Path) -> RKNN:
     # The toolkit names them after the ONNX file.
-    parts = {suffix: _only(folder, suffix) for suffix in (".model", ".data", ".cfg")}
+    parts = {suffix: _only(folder, suffix) for suffix in STEP_FILES}
     # No config() here: the toolkit takes the first step's and refuses another one.
     rknn = RKNN(verbose=False)
     _run(
