@@ -73,3 +73,6 @@ def test_no_noise_agrees_with_no_noise_alone():
     assert emulation_check.holds(None, None)
     assert not emulation_check.holds(30.0, None) and not emulation_check.holds(None, 30.0)
     assert emulation_check.holds(30.0, 30.4) and not emulation_check.holds(30.0, 30.6)
+    # A quarter of the chunks, twice the chance.
+    assert emulation_check.holds(30.0, 30.9, 25) and not emulation_check.holds(30.0, 31.1, 25)
+    assert not emulation_check.holds(30.0, 30.6, 1000)

@@ -7,6 +7,7 @@ same in both but for the order in which sums are added up, which now and then ti
 next integer, and then all that follows: single values differ, the noise does not.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ CHUNKS = 100
 two for them. With fewer, chance alone makes some tenths of a decibel."""
 
 TOLERANCE = 0.5
-"""Decibels by which the signal to noise ratios of both may differ."""
+"""Decibels by which the signal to noise ratios of both may differ over `CHUNKS` chunks; over fewer,
+more by the root of their number, since chance is larger: a few chunks hold most of the noise."""
 
 LANES = 8
 
@@ -99,7 +101,8 @@ def tie(
     if not agreement["holds"]:
         raise UserError(
             f"evaluation.engine: the emulation gives {_difference(agreement)}, more than "
-            f"{TOLERANCE:g} dB apart, so its figures would mean nothing: set it to simulator"
+            f"{tolerance(agreement['chunks']):.1f} dB apart, so its figures would mean nothing: "
+            "set it to simulator"
         )
     return agreement
 
@@ -123,24 +126,30 @@ def _agreement(
     Returns:
         `utterances` and `chunks` that were compared; `simulated_sqnr_db` and `emulated_sqnr_db`,
         free-running, of the encoder output, None where there is no noise; and `holds`, whether they
-        are within `TOLERANCE`.
+        are within `tolerance`.
     """
     expected = encode(reference, contract, utterances, LANES)
     ratios = [_sqnr(expected, encoded) for encoded in (simulated, emulated)]
+    chunks = sum(contract.chunk_count(len(frames)) for frames in utterances)
     return {
         "utterances": len(utterances),
-        "chunks": sum(contract.chunk_count(len(frames)) for frames in utterances),
+        "chunks": chunks,
         "simulated_sqnr_db": ratios[0],
         "emulated_sqnr_db": ratios[1],
-        "holds": holds(*ratios),
+        "holds": holds(*ratios, chunks),
     }
 
 
-def holds(simulated: float | None, emulated: float | None) -> bool:
+def holds(simulated: float | None, emulated: float | None, chunks: int = CHUNKS) -> bool:
     """Whether two signal to noise ratios in dB are the same but for chance; None is no noise."""
     if simulated is None or emulated is None:
         return simulated == emulated
-    return abs(emulated - simulated) <= TOLERANCE
+    return abs(emulated - simulated) <= tolerance(chunks)
+
+
+def tolerance(chunks: int) -> float:
+    """Return by how many decibels the ratios may differ over so many chunks."""
+    return TOLERANCE * max(1.0, math.sqrt(CHUNKS / chunks))
 
 
 def _problem(found: dict[str, Any]) -> str:
