@@ -6,15 +6,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from helpers.audio import make_audio, write_audio  # noqa: F401
-from helpers.models import (  # noqa: F401
-    made_up_table,
-    scripted_ctc,
-    tiny_ctc,
-    tiny_encoder,
-    zipformer2_like_encoder,
-)
-from helpers.places import DEMO_MODEL, ROOT, SHARED_SPEECH, needs_shared_speech  # noqa: F401
+from helpers.models import zipformer2_like_encoder
+from helpers.places import DEMO_MODEL
 from helpers.projects import make_project, run
 from helpers.streams import plain_loop, utterances
 from zipquant.model import contract as contracts
