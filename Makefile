@@ -47,7 +47,7 @@ bench: .venv/installed
 	    $(if $(DIGITS),--digits $(DIGITS),--audio demo/audio/evaluation.tsv)
 
 faults: .venv/installed
-	$(BIN)/python benchmarks/faults.py
+	$(BIN)/python benchmarks/faults
 
 clean:
 	rm -rf .venv results .snakemake

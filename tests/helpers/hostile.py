@@ -1,6 +1,6 @@
 """Hostile input: what is made from sound files by mutation, and what has to become of it.
 
-Used by the tests with a few examples each, and by benchmarks/faults.py with many.
+Used by the tests with a few examples each, and by benchmarks/faults with many.
 """
 
 import io

@@ -33,7 +33,7 @@ def rows() -> list[int]:
         FIGURES["kills"],
         sum(count for kind, count in kills if "mid-write" in kind),
         FIGURES["damaged"],
-        sum(details["mending"].values()),
+        sum(details["repair"].values()),
         len(places["disk full during"]),
         len(places) - 1,
         *changes_and_obstacles(details),
