@@ -6,29 +6,14 @@ the streaming form of icefall's pruned_transducer_stateless7_streaming.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
 from zipquant.rewrites.graph import Graph, Mismatch
+from zipquant.rewrites.reader import Linear, Reader, UnknownStream
 
 Entry = tuple[str, int]
 """A layer's part of a state: the graph's input, and the index on its first axis."""
-
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Linear:
-    """y = x weight + bias; weight (in, out), bias (out) or None."""
-
-    weight: np.ndarray
-    bias: np.ndarray | None
-
-    def part(self, begin: int, end: int) -> "Linear":
-        """Return the layer that makes some of the outputs."""
-        bias = None if self.bias is None else self.bias[begin:end]
-        return Linear(self.weight[:, begin:end], bias)
 
 
 @dataclass(frozen=True)
@@ -178,105 +163,30 @@ def match(graph: Graph, encoder_out: str) -> Encoder:
     return _Matcher(graph).encoder(encoder_out)
 
 
-class _UnknownStream(Mismatch):
-    """None of the forms of `_Matcher.stream` fits."""
-
-
-class _Matcher:
-    def __init__(self, graph: Graph):
-        self.graph = graph
-        self.modules: dict[str, Module] = {}
+class _Matcher(Reader[Module]):
+    def forms(self) -> tuple[Callable[[str], Module], ...]:
+        return self.layer, self.embedding, self.mix, self.up, self.down
 
     def encoder(self, name: str) -> Encoder:
         stream, out = self.linear(name)
         return Encoder(self.modules, self.stream(self.graph.peel(stream)), out)
 
-    def stream(self, name: str) -> str:
-        """Read what makes a stream (frames, 1, channels), and all before it."""
-        if name in self.graph.weights or name in self.graph.inputs:
-            raise Mismatch(f"{name} is no stream")
-        if name in self.modules:
-            return name
-        reasons = []
-        for form in (self.layer, self.embedding, self.mix, self.up, self.down):
-            try:
-                module = form(name)
-            except _UnknownStream:
-                # This one fits; what it reads does not.
-                raise
-            except Mismatch as mismatch:
-                reasons.append(f"no {form.__name__}, as {mismatch}")
-                continue
-            self.modules[name] = module
-            return name
-        raise _UnknownStream(f"{name} is {'; '.join(reasons)}")
-
-    def linear(self, name: str) -> tuple[str, Linear]:
-        """MatMul or 1x1 Conv with a weight, with or without a bias: what it reads, and itself."""
-        graph = self.graph
-        node = graph.node(name, "Add", "MatMul", "Conv", "Gemm")
-        if node.op_type in ("Conv", "Gemm"):
-            weight = graph.weight(node.input[1])
-            bias = graph.weight(node.input[2]) if len(node.input) > 2 else None
-            if node.op_type == "Conv" and (weight[0, 0].size != 1 or self._grouped(node)):
-                raise Mismatch(f"{name} is no convolution of one frame")
-            if node.op_type == "Gemm" and not graph.attribute(node, "transB", 0):
-                return node.input[0], Linear(weight, bias)
-            return node.input[0], Linear(weight.reshape(weight.shape[:2]).T, bias)
-        bias = None
-        if node.op_type == "Add":
-            product, bias = graph.operands(name, "Add")
-            node = graph.node(graph.peel(product), "MatMul")
-        x, weight = node.input
-        if x in graph.weights:
-            raise Mismatch(f"{name} multiplies a weight with a tensor")
-        weight = graph.weight(weight)
-        if weight.ndim != 2 or (bias is not None and bias.size != weight.shape[1]):
-            raise Mismatch(f"{name} is no linear layer")
-        return x, Linear(weight, None if bias is None else bias.reshape(-1))
-
-    def _grouped(self, node) -> bool:
-        return self.graph.attribute(node, "group", 1) != 1
-
-    def residual(self, name: str, branch: Callable[[str], tuple[str, T]]) -> tuple[str, T]:
-        """x + branch(x): x, and what the branch is."""
-        node = self.graph.node(name, "Add")
-        reason = None
-        for x, other in (node.input, node.input[::-1]):
-            try:
-                source, found = branch(self.graph.peel(other))
-            except Mismatch as mismatch:
-                reason = reason or mismatch
-                continue
-            if self.graph.peel(source) == self.graph.peel(x):
-                return x, found
-        raise reason or Mismatch(f"{name} adds two tensors that do not belong together")
-
     def mean_of_two(self, name: str) -> tuple[str, str, float]:
         """a + (b - a) w: a, b, w."""
-        node = self.graph.node(name, "Add")
-        for a, scaled in (node.input, node.input[::-1]):
-            if self.graph.producers.get(scaled) is None:
-                continue
-            if self.graph.producers[scaled].op_type != "Mul":
-                continue
-            difference, weight = self.graph.operands(scaled, "Mul")
-            inner = self.graph.producers.get(difference)
-            if inner is not None and inner.op_type == "Sub" and inner.input[1] == a:
-                if weight.size != 1:
-                    raise Mismatch(f"{name} weighs each channel by itself")
-                return a, inner.input[0], float(weight.reshape(()))
-        raise Mismatch(f"{name} is no weighted mean of two tensors")
+        a, b, weight = self.interpolation(name)
+        if weight.size != 1:
+            raise Mismatch(f"{name} weighs each channel by itself")
+        return a, b, float(weight[0])
 
     def layer(self, name: str) -> Layer:
         source, normed, bypass = self.mean_of_two(name)
         x, eps = self.norm(normed)
         try:
             return self.modules_of(x, source, eps, bypass)
-        except _UnknownStream:
+        except UnknownStream:
             raise
         except Mismatch as mismatch:
-            raise _UnknownStream(f"in the layer that ends in {name}, {mismatch}") from None
+            raise UnknownStream(f"in the layer that ends in {name}, {mismatch}") from None
 
     def modules_of(self, x: str, source: str, eps: float, bypass: float) -> Layer:
         """Read a layer from what its norm reads back to its source."""
@@ -338,7 +248,7 @@ class _Matcher:
         x, out = self.linear(name)
         depthwise = graph.node(graph.double_swish(graph.peel(x)), "Conv")
         weight = graph.weight(depthwise.input[1])
-        if weight.shape[1] != 1 or not self._grouped(depthwise):
+        if weight.shape[1] != 1 or not self.grouped(depthwise):
             raise Mismatch(f"{depthwise.output[0]} is no depthwise convolution")
         bias = graph.weight(depthwise.input[2]) if len(depthwise.input) > 2 else None
         cache, gated = graph.node(graph.peel(depthwise.input[0]), "Concat").input
@@ -358,18 +268,6 @@ class _Matcher:
         cache, new = graph.node(graph.peel(values), "Concat").input
         x, proj = self.projection(new)
         return x, (Values(proj, graph.entry_of(cache), out), softmax)
-
-    def projection(self, name: str) -> tuple[str, Linear]:
-        """A linear layer, or a part of the outputs of one."""
-        graph = self.graph
-        name = graph.peel(name)
-        if graph.node(name, "Add", "MatMul", "Slice", "Split").op_type in ("Add", "MatMul"):
-            return self.linear(name)
-        whole, axis, begin, end = graph.slice_of(name)
-        if axis != len(graph.shape(whole)) - 1:
-            raise Mismatch(f"{name} is cut on another axis than the last")
-        x, linear = self.linear(whole)
-        return x, linear.part(begin, end)
 
     def attention(self, softmax: str) -> tuple[str, Attention]:
         graph = self.graph

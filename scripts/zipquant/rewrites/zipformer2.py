@@ -7,15 +7,12 @@ speech recognition", 2023.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 import onnx
 
 from zipquant.rewrites.graph import Graph, Mismatch
-from zipquant.rewrites.zipformer import Linear
-
-T = TypeVar("T")
+from zipquant.rewrites.reader import Linear, Reader
 
 
 @dataclass(frozen=True)
@@ -242,116 +239,29 @@ def match(graph: Graph, encoder_out: str) -> Encoder:
     return _Matcher(graph).encoder(encoder_out)
 
 
-class _StreamMismatch(Mismatch):
-    """No module is known that makes a stream."""
-
-
-class _Matcher:
-    def __init__(self, graph: Graph):
-        self.graph = graph
-        self.modules: dict[str, Module] = {}
+class _Matcher(Reader[Module]):
+    def forms(self) -> tuple[Callable[[str], Module], ...]:
+        return self.layer, self.up, self.down, self.channels, self.embedding
 
     def encoder(self, name: str) -> Encoder:
         name = self.graph.peel(name)
-        log_softmax = self._made_by(name, "LogSoftmax") is not None
+        log_softmax = self.graph.made_by(name, "LogSoftmax")
         if log_softmax:
             name = self.graph.peel(self.graph.node(name, "LogSoftmax").input[0])
         stream, out = self.linear(name)
         return Encoder(self.modules, self.stream(self.whole(stream)), out, log_softmax)
 
-    def stream(self, name: str) -> str:
-        """Read what makes a stream (frames, 1, channels), and all before it."""
-        if name in self.modules:
-            return name
-        reasons = []
-        for form in (self.layer, self.up, self.down, self.channels, self.embedding):
-            try:
-                module = form(name)
-            except _StreamMismatch:
-                raise  # this module is known; what it reads is not
-            except Mismatch as mismatch:
-                reasons.append(f"no {form.__name__}, as {mismatch}")
-                continue
-            self.modules[name] = module
-            return name
-        raise _StreamMismatch("; ".join(reasons))
-
-    def whole(self, name: str) -> str:
-        """What a tensor is a view of, also by slices that take all."""
-        while True:
-            name = self.graph.peel(name)
-            if self._made_by(name, "Slice") is None:
-                return name
-            try:
-                whole, axis, begin, end = self.graph.slice_of(name)
-            except Mismatch:
-                return name
-            if begin != 0 or end != self.graph.shape(whole)[axis]:
-                return name
-            name = whole
-
-    def _made_by(self, name: str, operator: str) -> onnx.NodeProto | None:
-        node = self.graph.producers.get(name)
-        return node if node is not None and node.op_type == operator else None
-
     def sort(self, pair: Sequence[str], operator: str) -> tuple[str, str]:
         """Of two tensors, the one that comes from an operator, and the other."""
         for first, second in (pair, pair[::-1]):
-            if self._made_by(self.graph.peel(first), operator) is not None:
+            if self.graph.made_by(self.graph.peel(first), operator):
                 return first, second
         raise Mismatch(f"neither {pair[0]} nor {pair[1]} comes from {operator}")
 
-    def linear(self, name: str) -> tuple[str, Linear]:
-        """MatMul with a weight, with or without a bias: what it reads, and itself."""
-        graph, bias = self.graph, None
-        name = graph.peel(name)
-        if self._made_by(name, "Add") is not None:
-            name, bias = graph.operands(name, "Add")
-        x, weight = graph.node(graph.peel(name), "MatMul").input
-        if x in graph.weights:
-            raise Mismatch(f"{name} multiplies a weight with a tensor")
-        weight = graph.weight(weight)
-        if weight.ndim != 2 or (bias is not None and bias.size != weight.shape[1]):
-            raise Mismatch(f"{name} is no linear layer")
-        return x, Linear(weight, None if bias is None else bias.reshape(-1))
-
-    def projection(self, name: str) -> tuple[str, Linear]:
-        """A linear layer, or a part of the outputs of one."""
-        name = self.graph.peel(name)
-        if self._made_by(name, "Slice") is None and self._made_by(name, "Split") is None:
-            return self.linear(name)
-        whole, axis, begin, end = self.graph.slice_of(name)
-        if axis != len(self.graph.shape(whole)) - 1:
-            raise Mismatch(f"{name} is cut on another axis than the last")
-        x, linear = self.linear(whole)
-        return x, linear.part(begin, end)
-
-    def residual(self, name: str, branch: Callable[[str], tuple[str, T]]) -> tuple[str, T]:
-        """x + branch(x): x, and what the branch is."""
-        node = self.graph.node(self.whole(name), "Add")
-        reason = None
-        for x, other in (node.input, node.input[::-1]):
-            try:
-                source, found = branch(self.graph.peel(other))
-            except Mismatch as mismatch:
-                reason = reason or mismatch
-                continue
-            if self.whole(source) == self.whole(x):
-                return x, found
-        raise reason or Mismatch(f"{name} adds two tensors that do not belong together")
-
     def bypass(self, name: str) -> tuple[str, str, np.ndarray]:
-        """a + (b - a) w: a, b, w."""
-        node = self.graph.node(name, "Add")
-        for a, scaled in (node.input, node.input[::-1]):
-            if self._made_by(scaled, "Mul") is None:
-                continue
-            difference, weight = self.graph.operands(scaled, "Mul")
-            inner = self._made_by(difference, "Sub")
-            if inner is not None and self.whole(inner.input[1]) == self.whole(a):
-                channels = self.graph.shape(name)[-1]
-                return a, inner.input[0], np.broadcast_to(weight.reshape(-1), [channels])
-        raise Mismatch(f"{name} is no weighted mean of two tensors")
+        """a + (b - a) w: a, b, and w for each channel."""
+        a, b, weight = self.interpolation(name)
+        return a, b, np.broadcast_to(weight, [self.graph.shape(name)[-1]])
 
     def swoosh(self, name: str) -> tuple[str, Swoosh]:
         """Read SwooshL or SwooshR, whatever form log(1 + exp(.)) has."""
@@ -405,7 +315,7 @@ class _Matcher:
         graph = self.graph
         node = graph.node(self.whole(name), "Mul")
         for x, factors in (node.input, node.input[::-1]):
-            if self._made_by(factors, "Mul") is None:
+            if not self.graph.made_by(factors, "Mul"):
                 continue
             power, scale = graph.operands(factors, "Mul")
             mean = graph.node(graph.node(power, "Pow").input[0], "ReduceMean")
@@ -457,7 +367,7 @@ class _Matcher:
     def attention(self, softmax: str) -> tuple[str, Attention]:
         graph, mask = self.graph, None
         scores = graph.peel(graph.node(softmax, "Softmax").input[0])
-        if self._made_by(scores, "Where") is not None:
+        if self.graph.made_by(scores, "Where"):
             mask, _, scores = graph.producers[scores].input
         scores = graph.node(graph.peel(scores), "Add")
         by_place, by_key = self.sort(scores.input, "GatherElements")
@@ -484,7 +394,7 @@ class _Matcher:
         chunk, scale = graph.operands(scaled, "Mul")
         causal, chunk = graph.node(causal, "Conv"), graph.node(chunk, "Conv")
         cache, new = self.cached(causal.input[0])
-        if self._made_by(new, "Where") is not None:  # padding, which a stream has none of
+        if self.graph.made_by(new, "Where"):  # padding, which a stream has none of
             new = graph.peel(graph.producers[new].input[2])
         product = graph.node(new, "Mul")
         gate, value = self.sort(product.input, "Sigmoid")
@@ -548,7 +458,7 @@ class _Matcher:
                 raise Mismatch(f"{name} are channels that are constant, but not zeros")
             return None, 0, self.graph.weight(name).shape[-1]
         name = self.whole(name)
-        if self._made_by(name, "Slice") is None:
+        if not self.graph.made_by(name, "Slice"):
             return self.stream(name), 0, self.graph.shape(name)[-1]
         whole, axis, begin, end = self.graph.slice_of(name)
         if axis != len(self.graph.shape(whole)) - 1:
@@ -566,7 +476,7 @@ class _Matcher:
         x, up = self.conv2d(x)
         x, depthwise = self.conv2d(x)
         cache, x = self.cached(x)
-        if self._made_by(sliced, "Slice") is None or graph.slice_of(sliced)[0] != x:
+        if not self.graph.made_by(sliced, "Slice") or graph.slice_of(sliced)[0] != x:
             raise Mismatch(f"{name} has no ConvNeXt")
         convs: list[tuple[Conv2d, Swoosh]] = []
         while x not in graph.inputs:

@@ -15,7 +15,7 @@ from zipquant.model.contract import Contract
 from zipquant.rewrites import fixed_shapes, zipformer2
 from zipquant.rewrites.channels_first import Writer
 from zipquant.rewrites.graph import Graph, Mismatch
-from zipquant.rewrites.zipformer import Linear
+from zipquant.rewrites.reader import Linear
 from zipquant.rewrites.zipformer2_caches import Cache, Caches
 
 KERNEL = 16

@@ -10,6 +10,7 @@ from zipquant.model.contract import Contract
 from zipquant.rewrites import zipformer
 from zipquant.rewrites.channels_first import Writer
 from zipquant.rewrites.graph import Graph, Mismatch
+from zipquant.rewrites.reader import Linear
 from zipquant.rewrites.zipformer import (
     Convolution,
     Down,
@@ -18,7 +19,6 @@ from zipquant.rewrites.zipformer import (
     Entry,
     FeedForward,
     Layer,
-    Linear,
     Mix,
     Up,
 )
