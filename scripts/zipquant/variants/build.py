@@ -62,6 +62,22 @@ class Source:
     features: Sequence[str | Path] = ()
     recognizer: Mapping[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def of_rule(cls, inputs, context_size: int | None) -> "Source":
+        """Return what a rule's inputs are, named as the fields; the recognizer's each by itself."""
+        return cls(
+            model=inputs.model,
+            contract=inputs.contract,
+            dataset=inputs.get("dataset"),
+            sample=inputs.get("sample"),
+            context_size=context_size,
+            original=inputs.get("original"),
+            features=inputs.get("features", []),
+            recognizer={
+                name: inputs[name] for name in ("tokens", "decoder", "joiner") if inputs.get(name)
+            },
+        )
+
 
 @dataclass(frozen=True)
 class Settings:
