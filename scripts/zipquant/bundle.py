@@ -31,6 +31,8 @@ SHARED = (
     "board/description.py",
     "board/fbank.py",
     "board/greedy_search.py",
+    "board/keyword_search.py",
+    "board/keywords.py",
     "board/vocabulary.py",
 )
 """The modules of this library that it needs: the package `board`, and what that imports."""

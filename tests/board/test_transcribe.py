@@ -10,12 +10,11 @@ import time
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import pytest
 
 from helpers.models import tiny_encoder
 from helpers.places import DEMO_MODEL, ROOT
-from helpers.texts import PARTS
+from helpers.texts import PARTS, OnnxRunner
 from helpers.texts import transcribe as transcribe_as_the_workflow
 from zipquant import bundle
 from zipquant.board import description, transcribe, vocabulary
@@ -25,17 +24,6 @@ from zipquant.toolkit import platforms, rknn_toolkit
 
 AUDIO = {"channels": "mean", "tail_padding": 0.66}
 WAVS = sorted((ROOT / "demo/audio/evaluation").glob("*.wav"))
-
-
-class OnnxRunner:
-    """A network in onnxruntime, in place of the NPU."""
-
-    def __init__(self, path):
-        self._session = onnxruntime.InferenceSession(str(path))
-        self._names = [value.name for value in self._session.get_inputs()]
-
-    def run(self, arrays):
-        return self._session.run(None, dict(zip(self._names, arrays, strict=True)))
 
 
 def test_script_hears_what_the_workflow_hears(tmp_path):

@@ -3,6 +3,8 @@
 import csv
 from pathlib import Path
 
+import onnxruntime
+
 from helpers.places import DEMO_MODEL
 from zipquant.audio import features
 from zipquant.audio.frame_store import FrameWriter
@@ -12,6 +14,19 @@ from zipquant.recognition import decoding
 from zipquant.recognition.encoding import encode_shard
 
 TAIL = 0.66
+
+
+class OnnxRunner:
+    """A network in onnxruntime, in place of the NPU."""
+
+    def __init__(self, path):
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        self._session = onnxruntime.InferenceSession(str(path), options)
+        self._names = [value.name for value in self._session.get_inputs()]
+
+    def run(self, arrays):
+        return self._session.run(None, dict(zip(self._names, arrays, strict=True)))
 
 
 def transcribe(folder: Path, model: Path, recognizer_files: dict, wavs: list[Path], lanes=16):

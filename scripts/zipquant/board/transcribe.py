@@ -21,6 +21,9 @@ import soundfile
 from zipquant.board import description
 from zipquant.board.fbank import BINS, SAMPLE_RATE, fbank
 from zipquant.board.greedy_search import Networks, search_ctc, search_transducer
+from zipquant.board.keyword_search import KeywordSearch, spot
+from zipquant.board.keywords import Graph
+from zipquant.board.keywords import read as read_keywords
 from zipquant.board.vocabulary import Vocabulary
 from zipquant.board.vocabulary import read as read_vocabulary
 from zipquant.errors import UserError, plain
@@ -28,6 +31,8 @@ from zipquant.errors import UserError, plain
 COLUMNS = ("utterance", "text", "tokens", "ms_per_chunk")
 """Of the table; all but the last are those of the workflow's own tables of texts."""
 
+KEYWORD_COLUMNS = ("utterance", "keyword", "seconds", "probability")
+"""Of the table of keywords."""
 
 ENCODER, PLAIN_ENCODER = "encoder.rknn", "encoder-plain.rknn"
 """The encoder, and the same encoder built from its graph as it is, where a bundle has both."""
@@ -118,30 +123,45 @@ class RunnerNetworks:
         return np.concatenate(rows)
 
 
-def encode(
-    encoder: Runner, model: Mapping[str, Any], frames: np.ndarray
-) -> tuple[np.ndarray, list[float]]:
-    """Run an utterance through the encoder, as the workflow's `streaming.stream` does.
+class Stream:
+    """The encoder on one utterance, chunk after chunk, as in the workflow's `streaming.stream`.
 
     Args:
         encoder: the encoder.
         model: what it takes, see `description.MODEL`.
         frames: features, float32 (frames, 80).
 
-    Returns:
-        The encoder output, float32 (frames, dim), and the seconds that each chunk took.
+    Attributes:
+        chunks: how many the utterance has.
+        seconds: how long each chunk took that was run.
     """
-    states = _first_states(model)
-    encoded, seconds, first = [], [], 0
-    while first + model["chunk_frames"] < len(frames):
-        x = frames[None, first : first + model["chunk_frames"]]
+
+    def __init__(self, encoder: Runner, model: Mapping[str, Any], frames: np.ndarray):
+        self._encoder, self._model, self._frames = encoder, model, frames
+        # Strictly more frames than a chunk takes must be ready, as for sherpa-onnx.
+        left = len(frames) - model["chunk_frames"]
+        self.chunks = max(0, -(-left // model["chunk_shift"]))
+        self.seconds: list[float] = []
+        self.restart()
+
+    def encode(self, chunk: int) -> np.ndarray:
+        """Return the encoder output of the next chunk, float32 (frames, dim)."""
+        first = chunk * self._model["chunk_shift"]
+        x = self._frames[None, first : first + self._model["chunk_frames"]]
         start = time.perf_counter()
-        encoder_out, *new_states = encoder.run([x, *states])
-        seconds.append(time.perf_counter() - start)
-        states = _next_states(model, new_states)
-        encoded.append(encoder_out.reshape(-1, encoder_out.shape[-1]).astype(np.float32))
-        first += model["chunk_shift"]
-    return np.concatenate(encoded) if encoded else np.zeros((0, 0), np.float32), seconds
+        encoder_out, *new_states = self._encoder.run([x, *self._states])
+        self.seconds.append(time.perf_counter() - start)
+        self._states = _next_states(self._model, new_states)
+        return encoder_out.reshape(-1, encoder_out.shape[-1]).astype(np.float32)
+
+    def restart(self) -> None:
+        """Set the states to zero."""
+        self._states = _first_states(self._model)
+
+    def encode_all(self) -> np.ndarray:
+        """Return the encoder output of the whole utterance, float32 (frames, dim)."""
+        encoded = [self.encode(chunk) for chunk in range(self.chunks)]
+        return np.concatenate(encoded) if encoded else np.zeros((0, 0), np.float32)
 
 
 def _next_states(model: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -196,7 +216,8 @@ def transcribe(
         UserError: a file is not usable, or a network cannot be run.
     """
     for path in wavs:
-        encoded, seconds = encode(encoder, model, fbank(read_wav(path, model)))
+        stream = Stream(encoder, model, fbank(read_wav(path, model)))
+        encoded, seconds = stream.encode_all(), stream.seconds
         if networks:
             (ids,) = search_transducer(networks, [encoded], known.blank, known.unknown)
         else:
@@ -208,6 +229,30 @@ def transcribe(
             )
         ms = round(1000 * sum(seconds) / max(len(seconds), 1), 2)
         yield plain(path.stem), plain(known.text(ids)), " ".join(map(str, ids)), ms
+
+
+def spot_keywords(
+    wavs: Sequence[Path],
+    model: Mapping[str, Any],
+    encoder: Runner,
+    search: KeywordSearch,
+) -> Iterator[tuple[str, str, float, float]]:
+    """Yield a row of the table (`KEYWORD_COLUMNS`) for each keyword that is heard.
+
+    Args:
+        wavs: the files.
+        model: what the encoder takes, see `description.MODEL`.
+        encoder: the encoder.
+        search: the search; it begins again with each file.
+
+    Raises:
+        UserError: a file is not usable, or a network cannot be run.
+    """
+    for path in wavs:
+        search.reset()
+        for _, hit in spot(search, Stream(encoder, model, fbank(read_wav(path, model)))):
+            found = plain(hit.keyword.name), round(hit.seconds, 2), round(hit.probability, 3)
+            yield plain(path.stem), *found
 
 
 def benchmark(
@@ -254,6 +299,9 @@ def main() -> None:
     parser.add_argument("--bundle", type=Path, default=Path(__file__).resolve().parent)
     parser.add_argument("--output", type=Path, help="the table to write (TSV); else it is printed")
     parser.add_argument(
+        "--keywords", type=Path, help="list the keywords of this file that are heard, not texts"
+    )
+    parser.add_argument(
         "--benchmark", action="store_true", help="time the encoder, or the two forms of it"
     )
     given = parser.parse_args()
@@ -267,21 +315,34 @@ def main() -> None:
             for line in benchmark({name: Npu(given.bundle / name) for name in names}, model):
                 print(line)
             return
-        known = read_vocabulary(given.bundle / "tokens.txt")
-        encoder, networks = Npu(given.bundle / ENCODER), None
-        if model["context"]:
-            parts = (Npu(given.bundle / f"{part}.rknn") for part in ("decoder", "joiner"))
-            networks = RunnerNetworks(*parts, model["context"])
-        with (
-            open(given.output, "w", encoding="utf-8", newline="")
-            if given.output
-            else nullcontext(sys.stdout)
-        ) as target:
-            table = csv.writer(target, dialect="excel-tab")
-            table.writerow(COLUMNS)
-            table.writerows(transcribe(given.wavs, model, known, encoder, networks))
+        _write_table(given, model)
     except (UserError, OSError) as error:
         sys.exit(f"error: {plain(str(error))}")
+
+
+def _write_table(given: argparse.Namespace, model: Mapping[str, Any]) -> None:
+    """Write what was heard: texts, or keywords."""
+    known = read_vocabulary(given.bundle / "tokens.txt")
+    keywords = read_keywords(given.keywords, known) if given.keywords else None
+    if keywords and not model["context"]:
+        raise UserError("this is a CTC model, and the keyword search needs a transducer")
+    encoder, networks = Npu(given.bundle / ENCODER), None
+    if model["context"]:
+        parts = (Npu(given.bundle / f"{part}.rknn") for part in ("decoder", "joiner"))
+        networks = RunnerNetworks(*parts, model["context"])
+    if keywords:
+        search = KeywordSearch(networks, Graph(keywords), known)
+        columns, rows = KEYWORD_COLUMNS, spot_keywords(given.wavs, model, encoder, search)
+    else:
+        columns, rows = COLUMNS, transcribe(given.wavs, model, known, encoder, networks)
+    with (
+        open(given.output, "w", encoding="utf-8", newline="")
+        if given.output
+        else nullcontext(sys.stdout)
+    ) as target:
+        table = csv.writer(target, dialect="excel-tab")
+        table.writerow(columns)
+        table.writerows(rows)
 
 
 if __name__ == "__main__":

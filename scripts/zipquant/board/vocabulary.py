@@ -66,6 +66,11 @@ class Vocabulary:
         return (text[1:] if _NO_BEGINNING.match(text) else text).strip()
 
     @cached_property
+    def ids(self) -> dict[str, int]:
+        """The id of each token."""
+        return {token: number for number, token in enumerate(self.tokens)}
+
+    @cached_property
     def is_byte_level(self) -> bool:
         """Whether this is a byte-level BPE, as IsByteBPE in csrc/symbol-table.cc decides it.
 
@@ -95,8 +100,7 @@ class Vocabulary:
     @cached_property
     def _first_byte(self) -> int | None:
         """Id of the first of 256 tokens that stand for bytes; None without such tokens."""
-        ids = {token: number for number, token in enumerate(self.tokens)}
-        first, last = ids.get("<0x00>"), ids.get("<0xFF>")
+        first, last = self.ids.get("<0x00>"), self.ids.get("<0xFF>")
         return first if first is not None and last == first + 255 else None
 
     def _print(self, number: int, token: str) -> bytes:
