@@ -54,7 +54,7 @@ def extract(source: str, folder: Path, front_end: str) -> Path:
     found = manifest.read(source)
     index.write(found, {}, folder / "index.tsv", "mean", "skip")
     features.extract_shard(
-        folder / "index.tsv", folder / f"{front_end}.h5", "mean", 0.66, front_end
+        folder / "index.tsv", folder / f"{front_end}.h5", "mean", 0.66, {"name": front_end}
     )
     return folder / f"{front_end}.h5"
 

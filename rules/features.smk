@@ -19,8 +19,10 @@ rule features:
         channels=config["audio"]["channels"],
         tail_padding=config["audio"]["tail_padding"],
         # A model is evaluated with what the board hears, whatever it was calibrated with.
-        front_end=lambda w: PLAN.recipe.front_end if w.set == "calibration" else "kaldi",
+        front_end=lambda w: PLAN.front_end(
+            PLAN.recipe.front_end if w.set == "calibration" else "kaldi"
+        ),
     message:
-        "Computing features of {wildcards.set} audio, shard {wildcards.shard}, {params.front_end}"
+        "Computing features of {wildcards.set} audio, shard {wildcards.shard}, {params.front_end[name]}"
     script:
         "../scripts/features.py"

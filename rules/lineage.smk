@@ -2,10 +2,17 @@
 
 from zipquant.calibration import recipes
 
+# Those with features that the model takes.
+RECIPES = {
+    name: recipe
+    for name, recipe in recipes.RECIPES.items()
+    if plan.takes(PLAN.encoder, recipe)
+}
+
 
 wildcard_constraints:
-    recipe="|".join(recipes.RECIPES),
-    front_end="|".join({recipe.front_end for recipe in recipes.RECIPES.values()}),
+    recipe="|".join(RECIPES),
+    front_end="|".join({recipe.front_end for recipe in RECIPES.values()}),
 
 
 def of_front_end(front_end: str, pattern: str) -> list[str]:
@@ -26,7 +33,7 @@ def traces_of(front_end: str, suffix: str) -> list[str]:
 
 
 def recipe_of(wildcards) -> recipes.Recipe:
-    return recipes.RECIPES[wildcards.recipe]
+    return RECIPES[wildcards.recipe]
 
 
 def recipe_file(name: str, file: str) -> str:
@@ -35,7 +42,7 @@ def recipe_file(name: str, file: str) -> str:
 
 def recipe_benchmarks(name: str) -> list[str]:
     """The benchmark files of all jobs that a recipe's calibration set needs."""
-    recipe = recipes.RECIPES[name]
+    recipe = RECIPES[name]
     patterns = ["features/calibration/{shard}"]
     if recipe.states == "real":
         patterns.append("traces/{shard}")
@@ -54,7 +61,7 @@ def lineage_settings() -> dict[str, str]:
 
 def made(name: str) -> dict:
     """The files of a recipe, as `zipquant.lineage.Made` has them."""
-    front_end = recipes.RECIPES[name].front_end
+    front_end = RECIPES[name].front_end
     return {
         "dataset": recipe_file(name, "dataset.txt"),
         "sample": recipe_file(name, "sample.tsv"),
@@ -68,7 +75,7 @@ def made(name: str) -> dict:
 
 def made_files() -> list[str]:
     """The files of all recipes."""
-    entries = [entry for name in recipes.RECIPES for entry in made(name).values()]
+    entries = [entry for name in RECIPES for entry in made(name).values()]
     lists = [[entry] if isinstance(entry, str) else entry for entry in entries]
     return sorted(set(sum(lists, [])))
 
@@ -86,7 +93,7 @@ use rule features as lineage_features with:
     params:
         channels=config["audio"]["channels"],
         tail_padding=config["audio"]["tail_padding"],
-        front_end=lambda w: w.front_end,
+        front_end=lambda w: PLAN.front_end(w.front_end),
     message:
         "Computing {wildcards.front_end} features, shard {wildcards.shard}"
 
@@ -209,7 +216,7 @@ rule lineage:
         mem_mb=growing(1000),
         runtime=growing(30),
     params:
-        made={name: made(name) for name in recipes.RECIPES},
+        made={name: made(name) for name in RECIPES},
     message:
         "Comparing all recipes in {output.table}"
     script:

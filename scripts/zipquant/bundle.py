@@ -34,6 +34,7 @@ SHARED = (
     "board/keyword_search.py",
     "board/keywords.py",
     "board/vocabulary.py",
+    "board/whisper.py",
 )
 """The modules of this library that it needs: the package `board`, and what that imports."""
 
@@ -116,7 +117,7 @@ def write(
         "files": inventory(folder),
     }
     files.write_json(folder / description.MANIFEST, manifest)
-    _write_readme(folder, manifest, parts)
+    _write_readme(folder, manifest, parts, contract)
     with files.atomic(archive) as temporary, tarfile.open(temporary, "w") as tar:
         for path in _content(folder):
             tar.add(path, f"{folder.name}/{path.relative_to(folder)}", filter=_plain)
@@ -144,7 +145,9 @@ def _copy_parts(
         (folder / TOKENS).write_bytes(content.removeprefix(codecs.BOM_UTF8))
 
 
-def _write_readme(folder: Path, manifest: Mapping[str, Any], parts: Parts) -> None:
+def _write_readme(
+    folder: Path, manifest: Mapping[str, Any], parts: Parts, contract: Contract
+) -> None:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(LIBRARY / "templates"),
         trim_blocks=True,
@@ -152,7 +155,11 @@ def _write_readme(folder: Path, manifest: Mapping[str, Any], parts: Parts) -> No
         finalize=printable,
     )
     page = environment.get_template("bundle.md.j2").render(
-        manifest, transducer=bool(parts.decoder), whole=bool(parts.tokens)
+        manifest,
+        transducer=bool(parts.decoder),
+        whole=bool(parts.tokens),
+        features=contract.features,
+        feat_dim=contract.bins if contract.bins != description.BINS else None,
     )
     files.write_text(folder / "README.md", page)
 
@@ -214,6 +221,8 @@ def describe(contract: Contract, context: int | None, audio: Mapping[str, Any]) 
     return {
         "chunk_frames": contract.chunk_frames,
         "chunk_shift": contract.chunk_shift,
+        "bins": contract.bins,
+        "features": contract.features,
         "context": context,
         "channels": audio["channels"],
         "tail_padding": audio["tail_padding"],
@@ -229,7 +238,7 @@ def describe(contract: Contract, context: int | None, audio: Mapping[str, Any]) 
 
 
 def refusals(folder: Path) -> list[str]:
-    """Return why a stock sherpa-onnx would refuse the files of a bundle, read back from them."""
+    """Return why a stock sherpa-onnx cannot use the files of a bundle, read back from them."""
     encoder = folder / ENCODER
     found = sherpa_onnx.refusals(rknn_file.io_types(encoder), rknn_file.custom_string(encoder))
     for name in (DECODER, JOINER):

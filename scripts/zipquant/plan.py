@@ -17,11 +17,13 @@ from zipquant import config as configuration
 from zipquant.audio import manifest
 from zipquant.audio.split import split
 from zipquant.audio.utterance import Utterance, shown
+from zipquant.board.description import BINS
 from zipquant.calibration import recipes
 from zipquant.calibration.recipes import Recipe
 from zipquant.errors import UserError
 from zipquant.jobs import files
 from zipquant.model import contract, locate, look, recognizer
+from zipquant.model.contract import Contract
 from zipquant.model.recognizer import Recognizer
 
 SETS = ("calibration", "evaluation")
@@ -47,6 +49,7 @@ class Plan:
         originals: the files of the model that are turned into plain float32 ones first, by part.
         recipe: how the calibration set is made.
         recognizer: what makes text of the encoder's output; None where no text is made.
+        encoder: the contract of the encoder.
         shards: the utterances of both sets, by shard.
         variants: the settings of each variant that is built.
         uses_transcripts: whether the transcripts are for this model.
@@ -58,6 +61,7 @@ class Plan:
     originals: Mapping[str, str]
     recipe: Recipe
     recognizer: Recognizer | None
+    encoder: Contract
     shards: Mapping[str, Shards]
     variants: Mapping[str, Mapping[str, Any]]
     uses_transcripts: bool = True
@@ -68,6 +72,10 @@ class Plan:
     def is_transducer(self) -> bool:
         """Whether text is made with a decoder and a joiner."""
         return self.recognizer is not None and self.recognizer.decoder is not None
+
+    def front_end(self, name: str) -> dict[str, Any]:
+        """Return how a front end computes features for this model, see `audio.features`."""
+        return {"name": name, "features": self.encoder.features, "bins": self.encoder.bins}
 
     def shards_of(self, name: str) -> list[int]:
         """Return the shards of a set that hold audio; empty ones need no jobs."""
@@ -120,6 +128,8 @@ def make(config: MutableMapping[str, Any], project: str | Path) -> Plan:
     configuration.settle_results(config, project, model)
     # A wrong model is reported at once, also by a dry run; the rule `inspect` runs it as well.
     encoder = contract.inspect(model["encoder"], model["state_outputs"], model["restore"])
+    recipe = recipes.resolve(config["calibration"])
+    _check_front_end(recipe, encoder, model["encoder"])
     parts = recognizer.find(model, encoder)
     originals = {
         part: model[part]
@@ -135,18 +145,47 @@ def make(config: MutableMapping[str, Any], project: str | Path) -> Plan:
     return Plan(
         model={**model, **restored},
         originals=originals,
-        recipe=recipes.resolve(config["calibration"]),
+        recipe=recipe,
         recognizer=parts.moved(restored) if parts else None,
+        encoder=encoder,
         shards=shards,
         variants={name: found for name, found in config["variants"].items() if found},
         uses_transcripts=usable,
         warnings=[
             *missing,
+            *_features_ignored(encoder, model["encoder"]),
             *remarks,
             *warned,
         ],
         notes=[*notes, *_how_split(config)],
     )
+
+
+def takes(encoder: Contract, recipe: Recipe) -> bool:
+    """Whether a recipe computes what an encoder takes; older ones compute 80 bins of log-mel."""
+    return recipe.front_end == "kaldi" or (encoder.features, encoder.bins) == ("fbank", BINS)
+
+
+def _check_front_end(recipe: Recipe, encoder: Contract, path: str) -> None:
+    """Refuse a recipe with features that the encoder does not take."""
+    if not takes(encoder, recipe):
+        kind = "Whisper's features" if encoder.features == "whisper" else "log-mel features"
+        raise UserError(
+            f"{path} takes {kind} with {encoder.bins} bins, which the front end "
+            f"'{recipe.front_end}' does not compute: set calibration.front_end to kaldi"
+        )
+
+
+def _features_ignored(encoder: Contract, path: str) -> list[str]:
+    """Return a warning where metadata ask for features that sherpa-onnx does not compute."""
+    asked = encoder.metadata.get("feature", "")
+    if contract.FEATURES[asked] == encoder.features:
+        return []
+    return [
+        f"{path} asks for features of the kind {asked} in its metadata, which sherpa-onnx reads "
+        f"of {', '.join(contract.WHISPER_MODELS)} models alone; as in sherpa-onnx, log-mel "
+        "features are computed for it"
+    ]
 
 
 def sources(config: Mapping[str, Any]) -> list[str]:

@@ -332,6 +332,72 @@ def tiny_ctc(path: Path, tokens: int, batch: str | int = "N", counter: str = "in
     return path
 
 
+def whisper(path: Path) -> Path:
+    """Make an encoder ask for Whisper's features in its metadata."""
+    model = onnx.load(path)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    helper.set_model_props(model, metadata | {"feature": "whisper"})
+    onnx.save(model, path)
+    return path
+
+
+LEVELS = np.linspace(-1.6, 2.4, 4001, dtype="f4")
+"""What `echo` tells apart."""
+
+
+def echo(folder: Path) -> dict[str, str]:
+    """Write a transducer that says what it is fed with: a token for each value of each chunk.
+
+    The encoder, with Zipformer2's interface, gives each value of `x` as a vector of its own. The
+    joiner's scores are 2 f l - l^2, which is largest for the level l that is nearest to the value
+    f; the token of `LEVELS[i]` is i + 1.
+    """
+    model = onnx.load(tiny_ctc(folder / "encoder.onnx", tokens=6))
+    nodes = [node for node in model.graph.node if node.output[0] not in ("bins", "log_probs")]
+    nodes.append(helper.make_node("Reshape", ["x", "values"], ["log_probs"]))
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.append(helper.make_tensor("values", TensorProto.INT64, [3], [0, -1, 1]))
+    out = helper.make_tensor_value_info("log_probs", TensorProto.FLOAT, ["N", 45 * 80, 1])
+    model.graph.output[0].CopyFrom(out)
+    onnx.save(model, folder / "encoder.onnx")
+    floats, value = numpy_helper.from_array, helper.make_tensor_value_info
+
+    def write(name: str, inputs: list, outputs: list, nodes: list, constants: list) -> None:
+        graph = helper.make_graph(nodes, name, inputs, outputs, constants)
+        opset = [helper.make_opsetid("", 13)]
+        written = helper.make_model(graph, opset_imports=opset, ir_version=8)
+        metadata = {"vocab_size": str(len(LEVELS) + 1), "context_size": "2"}
+        helper.set_model_props(written, metadata if name == "decoder" else {"joiner_dim": "1"})
+        onnx.save(written, folder / f"{name}.onnx")
+
+    write(
+        "decoder",
+        [value("y", TensorProto.INT64, ["N", 2])],
+        [value("decoder_out", TensorProto.FLOAT, ["N", 1])],
+        [
+            helper.make_node("Cast", ["y"], ["floats"], to=TensorProto.FLOAT),
+            helper.make_node("ReduceMax", ["floats"], ["decoder_out"], axes=[1], keepdims=1),
+        ],
+        [],
+    )
+    scores = np.stack([np.append([0], 2 * LEVELS), np.append([-1e9], -(LEVELS**2))]).astype("f4")
+    write(
+        "joiner",
+        [value(name, TensorProto.FLOAT, ["N", 1]) for name in ("encoder_out", "decoder_out")],
+        [value("logit", TensorProto.FLOAT, ["N", len(LEVELS) + 1])],
+        [
+            helper.make_node("Mul", ["encoder_out", "slope"], ["sloped"]),
+            helper.make_node("Add", ["sloped", "offset"], ["logit"]),
+        ],
+        [floats(scores[:1], "slope"), floats(scores[1:], "offset")],
+    )
+    lines = ["<blk> 0", *(f"t{number} {number}" for number in range(1, len(LEVELS) + 1))]
+    (folder / "tokens.txt").write_text("\n".join(lines) + "\n")
+    parts = {part: str(folder / f"{part}.onnx") for part in ("encoder", "decoder", "joiner")}
+    return parts | {"tokens": str(folder / "tokens.txt")}
+
+
 def scripted_ctc(path: Path, ids: list[int], tokens: int) -> Path:
     """Write a streaming CTC model that says the tokens `ids` one after the other to any audio.
 

@@ -31,10 +31,12 @@ class OnnxRunner:
 
 def transcribe(folder: Path, model: Path, recognizer_files: dict, wavs: list[Path], lanes=16):
     """Return the tokens that the workflow's own stages find in some wavs."""
-    contract.inspect(model).save(folder / "model.json")
+    found = contract.inspect(model)
+    found.save(folder / "model.json")
+    front_end = features.FrontEnd(features=found.features, bins=found.bins)
     with FrameWriter(folder / "features.h5") as writer:
         for number, wav in enumerate(wavs):
-            writer.add(str(number), features.extract(wav, "mean", TAIL))
+            writer.add(str(number), features.extract(wav, "mean", TAIL, front_end))
     encode_shard(model, folder / "model.json", folder / "features.h5", folder / "encoded.h5", lanes)
     decoding.decode_shard_float(folder / "encoded.h5", folder / "texts.tsv", **recognizer_files)
     known = vocabulary.read(recognizer_files["tokens"]).tokens

@@ -203,7 +203,7 @@ def test_verdict_names_refusals_and_failures():
     variants["int8"]["build"]["refusals"] = ["'Unsupported tensor type': x of type int8"]
     found = words.verdict(report_of(variants, {"int8": judgement()}, MODELS))
     assert "odd could not be built: no such layer" in found["sentences"]
-    assert [t["figure"] for t in found["tiles"]][-1] == "refuses it"
+    assert [t["figure"] for t in found["tiles"]][-1] == "cannot use it"
 
 
 HALVES = {"early": [0, 4], "early_db": 30.0, "late": [5, 9], "late_db": 27.0}

@@ -20,6 +20,12 @@ AGAIN = "copy the whole bundle to the board again"
 MOST_FRAMES, MOST_VALUES, MOST_SECONDS = 10_000, 1 << 28, 600
 """Bounds of a chunk, of a state, and of the silence behind an utterance."""
 
+BINS = 80
+"""Mel bins that every published streaming Zipformer takes, and sherpa-onnx computes unless told."""
+
+FEATURES = ("fbank", "whisper")
+"""The features that an encoder may take: log-mel as in kaldi, or those of Whisper."""
+
 DTYPES = ("float32", "float16", "int64", "int32", "int8")
 
 
@@ -95,6 +101,8 @@ def _is_state(value: Any) -> bool:
 RULES: dict[str, Callable[[Any], bool]] = {
     "chunk_frames": _is_count,
     "chunk_shift": _is_count,
+    "bins": _is_count,
+    "features": lambda value: value in FEATURES,
     "context": lambda value: value is None or _is_count(value, 100),
     "channels": lambda value: value in ("mean", "first"),
     "tail_padding": _is_silence,

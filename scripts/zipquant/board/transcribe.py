@@ -18,8 +18,8 @@ from typing import Any, Protocol
 import numpy as np
 import soundfile
 
-from zipquant.board import description
-from zipquant.board.fbank import BINS, SAMPLE_RATE, fbank
+from zipquant.board import description, whisper
+from zipquant.board.fbank import SAMPLE_RATE, fbank, whisper_log_mel
 from zipquant.board.greedy_search import Networks, search_ctc, search_transducer
 from zipquant.board.keyword_search import KeywordSearch, spot
 from zipquant.board.keywords import Graph
@@ -129,7 +129,7 @@ class Stream:
     Args:
         encoder: the encoder.
         model: what it takes, see `description.MODEL`.
-        frames: features, float32 (frames, 80).
+        frames: what `features` gives, float32 (frames, bins).
 
     Attributes:
         chunks: how many the utterance has.
@@ -146,8 +146,7 @@ class Stream:
 
     def encode(self, chunk: int) -> np.ndarray:
         """Return the encoder output of the next chunk, float32 (frames, dim)."""
-        first = chunk * self._model["chunk_shift"]
-        x = self._frames[None, first : first + self._model["chunk_frames"]]
+        x = chunk_of(self._model, self._frames, chunk * self._model["chunk_shift"])[None]
         start = time.perf_counter()
         encoder_out, *new_states = self._encoder.run([x, *self._states])
         self.seconds.append(time.perf_counter() - start)
@@ -162,6 +161,18 @@ class Stream:
         """Return the encoder output of the whole utterance, float32 (frames, dim)."""
         encoded = [self.encode(chunk) for chunk in range(self.chunks)]
         return np.concatenate(encoded) if encoded else np.zeros((0, 0), np.float32)
+
+
+def features(model: Mapping[str, Any], samples: np.ndarray) -> np.ndarray:
+    """Return the features of an utterance, float32 (frames, bins), to be cut with `chunk_of`."""
+    front_end = whisper_log_mel if model["features"] == "whisper" else fbank
+    return front_end(samples, model["bins"])
+
+
+def chunk_of(model: Mapping[str, Any], frames: np.ndarray, first: int) -> np.ndarray:
+    """Return what the encoder takes for the chunk that begins at a frame."""
+    chunk = frames[first : first + model["chunk_frames"]]
+    return whisper.normalise(chunk) if model["features"] == "whisper" else chunk
 
 
 def _next_states(model: Mapping[str, Any], arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -216,7 +227,7 @@ def transcribe(
         UserError: a file is not usable, or a network cannot be run.
     """
     for path in wavs:
-        stream = Stream(encoder, model, fbank(read_wav(path, model)))
+        stream = Stream(encoder, model, features(model, read_wav(path, model)))
         encoded, seconds = stream.encode_all(), stream.seconds
         if networks:
             (ids,) = search_transducer(networks, [encoded], known.blank, known.unknown)
@@ -250,7 +261,7 @@ def spot_keywords(
     """
     for path in wavs:
         search.reset()
-        for _, hit in spot(search, Stream(encoder, model, fbank(read_wav(path, model)))):
+        for _, hit in spot(search, Stream(encoder, model, features(model, read_wav(path, model)))):
             found = plain(hit.keyword.name), round(hit.seconds, 2), round(hit.probability, 3)
             yield plain(path.stem), *found
 
@@ -269,7 +280,7 @@ def benchmark(
     times: dict[str, list[float]] = {name: [] for name in encoders}
     states = {name: _first_states(model) for name in encoders}
     while min(map(sum, times.values())) < seconds:
-        x = noise.normal(-8, 4, (1, model["chunk_frames"], BINS)).astype(np.float32)
+        x = noise.normal(-8, 4, (1, model["chunk_frames"], model["bins"])).astype(np.float32)
         for name, encoder in encoders.items():
             start = time.perf_counter()
             _, *new_states = encoder.run([x, *states[name]])

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from zipquant.board import whisper
 from zipquant.errors import UserError
 from zipquant.model.contract import Contract, Tensor
 
@@ -34,6 +35,10 @@ LOWEST = math.log(np.finfo(np.float32).eps)
 HIGHEST = 12.0
 """More than samples in [-1, 1] can give: a sine of full scale at the top of the band, pre-emphasis
 included, gives (400 * 0.54 * 1.97 / 2) ** 2, whose logarithm is 10.7; a square wave 11.2."""
+
+WHISPER_SPAN = whisper.RANGE / whisper.SCALE
+WHISPER_LOWEST = (math.log10(whisper.LEAST) + whisper.SCALE) / whisper.SCALE
+"""How far Whisper's features of one chunk spread, 2, and where they end, -1.5."""
 
 HIGHEST_MEAN = -2.0
 """Log-mel values of speech average -10 to -6, of noise at full scale 3."""
@@ -232,7 +237,8 @@ def _check_set(contract: Contract, seen: _Set) -> Iterator[Problem]:
             "only the first chunk of a stream has; the toolkit takes the range of each state from "
             "the rows, so record the states that the model really hands on",
         )
-    if seen.means and (mean := float(np.mean(seen.means))) > HIGHEST_MEAN:
+    mean = float(np.mean(seen.means)) if seen.means else LOWEST
+    if mean > HIGHEST_MEAN and contract.features == "fbank":
         yield Problem(
             WARNING,
             None,
@@ -310,7 +316,7 @@ def _read(folder: Path, path: str, tensor: Tensor, contract: Contract) -> _Array
         return _Array(((ERROR, "holds infinite values", cause),))
     problems = [*_check_name(path, tensor, contract)]
     if tensor == contract.x:
-        problems += _check_features(array)
+        problems += (_check_whisper if contract.features == "whisper" else _check_log_mel)(array)
     mean = float(array.mean(dtype=np.float64))
     return _Array(tuple(problems), key, not array.any(), mean)
 
@@ -397,7 +403,19 @@ def _check_name(path: str, tensor: Tensor, contract: Contract) -> Iterator[tuple
         )
 
 
-def _check_features(x: np.ndarray) -> Iterator[tuple[str, str, str]]:
+def _check_whisper(x: np.ndarray) -> Iterator[tuple[str, str, str]]:
+    low, high = float(x.min()), float(x.max())
+    if high - low > WHISPER_SPAN + 1e-3 or low < WHISPER_LOWEST - 1e-3:
+        yield (
+            WARNING,
+            f"reaches from {low:.2f} to {high:.2f}",
+            f"Whisper's features, which this model takes, span at most {WHISPER_SPAN:g} in a chunk "
+            f"and end at {WHISPER_LOWEST:g}; were these log-mel features of another kind, or not "
+            "normalised?",
+        )
+
+
+def _check_log_mel(x: np.ndarray) -> Iterator[tuple[str, str, str]]:
     low, high = float(x.min()), float(x.max())
     # Rounding of the logarithm differs in the last digit from library to library.
     if low < LOWEST - 1e-3:

@@ -338,10 +338,10 @@ def decide(entries: Sequence[Entry], measure: str, rule: Rule) -> tuple[list[Ent
         why = _reasons(ranked[0], top, taken, measure, rule.prefer)
     why += [f"{entry.variant} {reason}" for entry in ranked for reason in _faults(entry)]
     if len(refused) == len(pool):
-        why.append("a stock sherpa-onnx refuses every candidate, so the choice is among those")
+        why.append("a stock sherpa-onnx can use no candidate, so the choice is among those")
     else:
         why += [
-            f"{entry.variant} is passed over, because a stock sherpa-onnx refuses it: "
+            f"{entry.variant} is passed over, because a stock sherpa-onnx cannot use it: "
             + "; ".join(entry.refusals)
             for entry in refused
         ]

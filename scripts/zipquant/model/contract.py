@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
+from zipquant.board import whisper
 from zipquant.errors import UserError
 from zipquant.jobs import files
 from zipquant.model import formats, locate, look, precision
@@ -33,6 +34,14 @@ UNBUILT = {
     "conv-emformer": 'rknn-toolkit2 cannot build it (2.3.2 ends with "list index (2) out of range")'
 }
 """Streaming models that the toolkit does not take, by their `model_type`."""
+
+FEATURES = {"": "fbank", "fbank": "fbank", "whisper": "whisper"}
+"""The features that metadata ask for under `feature`, and what they are called here."""
+
+WHISPER_MODELS = ("zipformer2",)
+"""Models of which sherpa-onnx 2.0 reads `feature`, by their `model_type`
+(csrc/online-zipformer2-transducer-model.cc and csrc/online-zipformer2-ctc-model.cc); the others get
+log-mel features whatever stands there."""
 
 RANDOM = ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 RANDOM += ("Bernoulli", "Multinomial")
@@ -103,6 +112,35 @@ class Contract:
         return self.x.shape[1]
 
     @property
+    def bins(self) -> int:
+        """Mel bins of a frame."""
+        return self.x.shape[2]
+
+    @property
+    def features(self) -> str:
+        """The features that it takes: `fbank`, log-mel as in kaldi, or those of `whisper`."""
+        kind = FEATURES[self.metadata.get("feature", "")]
+        return kind if self.metadata.get("model_type") in WHISPER_MODELS else "fbank"
+
+    def chunk(self, frames: np.ndarray, first: int = 0) -> np.ndarray:
+        """Return what the encoder takes for a chunk, float32 (T, bins).
+
+        Whisper's features are normalised chunk by chunk, as sherpa-onnx does it (DecodeStreams in
+        csrc/online-recognizer-transducer-impl.h).
+
+        Args:
+            frames: frames of an utterance, float32 (frames, bins), see `audio.features`.
+            first: the frame that the chunk begins at.
+        """
+        chunk = frames[first : first + self.chunk_frames]
+        return whisper.normalise(chunk) if self.features == "whisper" else chunk
+
+    def noise(self, random: np.random.Generator) -> np.ndarray:
+        """Return noise with mean and spread of the features of speech, in the shape of `x`."""
+        log_mel = random.normal(-9, 4, self.x.shape).astype(np.float32)
+        return whisper.from_natural(log_mel) if self.features == "whisper" else log_mel
+
+    @property
     def inputs(self) -> tuple[Tensor, ...]:
         """All inputs, in the order of the ONNX file."""
         return (self.x, *(state.tensor for state in self.states))
@@ -161,6 +199,12 @@ def inspect(
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     _check_kind(path, model, inputs, outputs, metadata)
     batch = batch_symbol(path, inputs[0])
+    if (kind := metadata.get("feature", "")) not in FEATURES:
+        known = ", ".join(filter(None, FEATURES))
+        raise UserError(
+            f"{path}: its metadata ask for features of the kind '{kind[:60]}' (feature), and only "
+            f"{known} are known to sherpa-onnx and to Zipquant; export the model again"
+        )
     x, *states = [read_tensor(path, value, batch) for value in inputs]
     if len(x.shape) != 3 or x.dtype != "float32":
         raise UserError(

@@ -249,8 +249,7 @@ def lane_of(array: np.ndarray, axis: int | None, position: int) -> np.ndarray:
 
 
 def _window(lane: _Lane, contract: Contract) -> np.ndarray:
-    first = lane.chunk * contract.chunk_shift
-    return lane.frames[first : first + contract.chunk_frames]
+    return contract.chunk(lane.frames, lane.chunk * contract.chunk_shift)
 
 
 def _lane_at(axis: int | None, position: int | slice) -> tuple:
@@ -272,8 +271,6 @@ def inspect_and_try(
 ) -> None:
     """Read a model's contract, run some chunks of noise to see that it holds, and write it.
 
-    The noise has the mean and the spread that features of speech have: -9 and 4.
-
     Args:
         model: the encoder's ONNX file.
         state_outputs: see `contract.inspect`.
@@ -288,7 +285,7 @@ def inspect_and_try(
     random = np.random.default_rng(0)
     states = [state.tensor.zeros() for state in contract.states]
     for chunk in range(TRIED):
-        x = random.normal(-9, 4, contract.x.shape).astype(np.float32)
+        x = contract.noise(random)
         first, second = (
             [encoder_out, *new_states]
             for encoder_out, new_states in (encoder.run(x, states) for _ in range(2))

@@ -216,6 +216,7 @@ def _run(
             "inputs": len(contract.inputs),
             "chunk_frames": contract.chunk_frames,
             "chunk_shift": contract.chunk_shift,
+            "features": words.features(contract.features, contract.bins),
             "metadata": contract.metadata,
         },
         "audio": {name: _audio(paths) for name, paths in audio.indexes.items()},

@@ -222,7 +222,7 @@ def _encoder_tiles(case: Case) -> list[dict[str, str]]:
     if (share := build.get("int8_macs_share")) is not None:
         tiles.append(_tile("work in int8", percent(share), "of all multiply-accumulates (MACs)"))
     if build["refusals"]:
-        tiles.append(_tile("stock sherpa-onnx", "refuses it", build["refusals"][0]))
+        tiles.append(_tile("stock sherpa-onnx", "cannot use it", build["refusals"][0]))
     else:
         tiles.append(_tile("stock sherpa-onnx", "loads it", "types and metadata, read back"))
     return tiles
@@ -437,6 +437,18 @@ def unsuited(fault: Mapping[str, Any]) -> str:
     )
 
 
+def features(kind: str, bins: int) -> str:
+    """Return what an encoder is fed with, as a phrase.
+
+    Args:
+        kind: `fbank` or `whisper`, see `Contract.features`.
+        bins: mel bins.
+    """
+    if kind == "whisper":
+        return f"Whisper's of {bins} bins, normalised in each chunk as sherpa-onnx does it"
+    return f"log-mel of {bins} bins, natural logarithms as in sherpa-onnx"
+
+
 def overlap(count: int, evaluation: str, calibration: str) -> str:
     """Return the warning that evaluation audio is also calibrated with."""
     return (
@@ -461,7 +473,7 @@ def _about_variant(name: str, variant: Mapping[str, Any]) -> list[str]:
     if variant["failure"]:
         return [f"variant {name} could not be built: {variant['failure']}"]
     build, found = variant["build"], []
-    found += [f"a stock sherpa-onnx refuses {name}: {reason}" for reason in build["refusals"]]
+    found += [f"a stock sherpa-onnx cannot use {name}: {reason}" for reason in build["refusals"]]
     if variant["broken_chunks"]:
         why = f": {overflow(variant)}" if overflow(variant) else ""
         found.append(
@@ -595,7 +607,7 @@ def _summary_of(name: str, variant: Mapping[str, Any]) -> str:
         parts.append(
             overflow(variant) or f"some output broken in {variant['broken_chunks']} chunks"
         )
-    said = "refuses it" if variant["build"]["refusals"] else "loads it"
+    said = "cannot use it" if variant["build"]["refusals"] else "loads it"
     share = variant["build"].get("int8_macs_share")
     macs = "" if share is None else f"{percent(share)} of MACs in int8; "
     return (

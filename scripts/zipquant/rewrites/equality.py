@@ -89,7 +89,7 @@ def of_models(
     rows: list[list[np.ndarray]] = []
     expected: list[list[np.ndarray]] = []
     for _ in range(CHUNKS):
-        rows.append([noise.normal(-8, 4, contract.x.shape).astype(np.float32), *states])
+        rows.append([contract.noise(noise), *states])
         expected += _outputs(first, contract, rows[-1:])
         states = expected[-1][1:]
     moved = _outputs(first, contract, nudged(rows))

@@ -1,4 +1,8 @@
-"""What sherpa-onnx's RKNN runtime takes: the checks that decide whether it loads an encoder."""
+"""What sherpa-onnx's RKNN runtime takes: the checks that decide whether it can use an encoder.
+
+Its features are log-mel for every model: nothing in csrc/rknn/ sets `is_whisper` of the feature
+extractor, as csrc/online-recognizer-transducer-impl.h and -ctc-impl.h do for ONNX models.
+"""
 
 from collections.abc import Mapping
 
@@ -25,7 +29,7 @@ LONGEST = 1024
 
 
 def refusals(types: Mapping[str, str], custom_string: str) -> list[str]:
-    """Return why a stock sherpa-onnx would refuse an encoder; nothing if it would load it.
+    """Return why a stock sherpa-onnx cannot use an encoder; nothing if it can.
 
     Args:
         types: type of each input and output, by name.
@@ -42,6 +46,12 @@ def refusals(types: Mapping[str, str], custom_string: str) -> list[str]:
         missing.insert(0, "model_type")
     if missing:
         found.append(f"'Invalid custom string': it lacks {', '.join(missing)}")
+    if entries.get("model_type") == "zipformer2" and entries.get("feature") == "whisper":
+        found.append(
+            "it takes Whisper's features, and sherpa-onnx's RKNN runtime computes log-mel features "
+            "for every model (it does not read feature=whisper); transcribe.py in the bundle "
+            "computes the right ones"
+        )
     if len(custom_string.encode()) >= LONGEST:
         size = len(custom_string.encode())
         found.append(f"its custom string has {size} bytes, of which {LONGEST - 1} are read")

@@ -255,13 +255,14 @@ class TraceReader:
         first = min(begin for begin, _ in sources)
         place = self._index.records[utterance] + chunk - (row - first)
         with damage(self._path):
-            x = self._file["frames"][frame : frame + self._contract.chunk_frames]
+            # No more than these are unpacked.
+            frames = self._file["frames"][frame : frame + self._contract.chunk_frames]
             records = self._file["records"][place : place + row - first + 1]
             windows = [
                 self._window(state, anchor, records[begin - first :])
                 for state, (begin, anchor) in enumerate(sources)
             ]
-        return [x[None], *windows]
+        return [self._contract.chunk(frames)[None], *windows]
 
     def _source(self, row: int, chunk: int, state: int) -> tuple[int, int | None]:
         """Return the first row whose record a state's window takes, and the anchor before it."""

@@ -11,6 +11,7 @@ from typing import IO
 import numpy as np
 
 from zipquant.audio.frame_store import FrameReader
+from zipquant.board import whisper
 from zipquant.board.fbank import FRAMES_PER_SECOND
 from zipquant.jobs.progress import Progress
 from zipquant.model.contract import Contract
@@ -116,14 +117,15 @@ def measure(contract: Contract, batch: Batch) -> np.ndarray:
     number of lanes nor on their order.
 
     Returns:
-        float64 of shape (lanes, 1 + 3 * tensors): the mean of x, then min, max and rms of each
-        input and of the encoder output.
+        float64 of shape (lanes, 1 + 3 * tensors): the mean of x as natural logarithm of mel energy,
+        then min, max and rms of each input and of the encoder output.
     """
     axes = [tensor.batch_axis for tensor in contract.inputs]
     tensors = [batch.x, *batch.states, batch.encoder_out]
     lanes = len(batch.chunks)
     result = np.empty((lanes, 1 + len(RANGES) * len(tensors)))
-    result[:, 0] = batch.x.reshape(lanes, -1).mean(axis=1, dtype=np.float64)
+    energy = batch.x.reshape(lanes, -1).mean(axis=1, dtype=np.float64)
+    result[:, 0] = whisper.to_natural(energy) if contract.features == "whisper" else energy
     for position, (array, axis) in enumerate(zip(tensors, [*axes, axes[0]], strict=True)):
         before = 0 if axis is None else axis
         values = array.reshape(int(np.prod(array.shape[:before])), lanes, -1)

@@ -117,8 +117,7 @@ def alone(
         ]
         chunks = contract.chunk_count(len(frames))
         for chunk, part in enumerate(encoded.reshape(chunks, -1)):
-            first = chunk * contract.chunk_shift
-            x = np.stack([frames[None, first : first + contract.chunk_frames]] * lanes)
+            x = np.stack([contract.chunk(frames, chunk * contract.chunk_shift)[None]] * lanes)
             encoder_out, states = emulation.run(x, states, float16, roundings)
             power += ((encoder_out.reshape(lanes, -1).astype(float) - part) ** 2).sum(axis=1)
     return power
