@@ -42,6 +42,8 @@ def main() -> None:
         print(plain(f"  {utterance.id}: {utterance.path}{part} {utterance.text}"))
     for remark in remarks:
         print(f"warning: {plain(remark)}")
+    if beside := manifest.passed_over(arguments.source):
+        print(plain(beside))
     if arguments.output:
         folder = arguments.output.parent
         with files.tsv_writer(arguments.output) as table:

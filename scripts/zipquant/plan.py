@@ -157,7 +157,11 @@ def make(config: MutableMapping[str, Any], project: str | Path) -> Plan:
             *remarks,
             *warned,
         ],
-        notes=[*notes, *_how_split(config)],
+        notes=[
+            *notes,
+            *_how_split(config),
+            *filter(None, map(manifest.passed_over, sources(config))),
+        ],
     )
 
 

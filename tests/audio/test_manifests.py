@@ -164,15 +164,25 @@ def test_transcripts_of_test_wavs(folder):
 
 
 def test_audio_that_cannot_be_read_is_counted(folder):
-    for name in ("x.m4a", "y.M4A", "clips/z.aac", "notes.md"):
+    for name in ("x.pcm", "y.PCM", "clips/z.amr.gsm"):
         (folder / name).touch()
     remarks = manifest.remarks(str(folder))
-    assert [remark.split(": ")[1].split(" file")[0] for remark in remarks] == ["1 .aac", "2 .m4a"]
+    assert [remark.split(": ")[1].split(" file")[0] for remark in remarks] == ["1 .gsm", "2 .pcm"]
     only = folder / "only"
     only.mkdir()
-    (only / "x.m4a").touch()
-    with pytest.raises(UserError, match=r"no audio found .*1 \.m4a file\(s\) cannot be read"):
+    (only / "x.pcm").touch()
+    with pytest.raises(UserError, match=r"no audio found .*1 \.pcm file\(s\) cannot be read"):
         manifest.read(str(only))
+
+
+def test_all_other_files_of_a_folder_are_counted(folder):
+    assert manifest.passed_over(str(folder)) == ""
+    for name in ("notes.md", "b.MD", "._a.wav", "clips/.DS_Store", "LICENSE", "a.txt", "z.txt"):
+        (folder / name).write_text("x")
+    told = manifest.passed_over(str(folder)).partition("(")[2]
+    expected = "2 .md, 1 .txt, 2 with a dot before the name, 1 without a suffix)"
+    assert told == expected
+    assert manifest.passed_over(str(folder / "a.wav")) == ""
 
 
 def test_what_is_no_manifest_is_named(folder):

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import numpy as np
-import soundfile
 
 from zipquant.audio import reading
 from zipquant.audio.cutting import parts
@@ -156,7 +155,7 @@ def _entry(
     warning: str,
 ) -> Entry:
     end = "" if span[1] is None else f"{span[1]:g}"
-    sound = str(soundfile.info(path).samplerate), f"{level:.1f}"
+    sound = str(reading.rate_of(path)), f"{level:.1f}"
     return Entry(name, path, f"{span[0]:g}", end, f"{seconds:.3f}", content, *sound, "", warning)
 
 

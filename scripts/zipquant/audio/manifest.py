@@ -53,10 +53,23 @@ def remarks(source: str) -> list[str]:
         )
     for suffix, count in _odd(source):
         found.append(
-            f"{source}: {count} {suffix} file(s) are left out, since libsndfile does not read "
-            "them; convert them, for example by ffmpeg -i FILE -ar 16000 -ac 1 FILE.wav"
+            f"{source}: {count} {suffix} file(s) are left out, since they do not say what they "
+            "hold, or cannot be read; convert them to wav (raw samples for example by "
+            "ffmpeg -f s16le -ar 16000 -ac 1 -i FILE FILE.wav)"
         )
     return found
+
+
+def passed_over(source: str) -> str:
+    """Return in words what a folder holds beside audio and transcripts; nothing if it holds none.
+
+    Such files do no harm; they are counted so that none is passed over without a word.
+    """
+    counts = folders.others(source) if os.path.isdir(source) else {}
+    if not counts:
+        return ""
+    listed = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
+    return f"{source}: other files are not looked at ({listed})"
 
 
 def _odd(source: str) -> list[tuple[str, int]]:

@@ -11,6 +11,7 @@ import numpy as np
 import soundfile
 import soxr
 
+from zipquant.audio import ffmpeg
 from zipquant.board.fbank import SAMPLE_RATE
 from zipquant.errors import UserError
 
@@ -61,7 +62,7 @@ def read(
     inside sherpa-onnx: feed a board with 16 kHz audio.
 
     Args:
-        path: a file in one of the formats that libsndfile reads.
+        path: a file in one of the formats that libsndfile or FFmpeg reads.
         channels: `mean` to mix all channels down, `first` to take the first one.
         start: where the part begins, in seconds.
         end: where it ends; None for the end of the file.
@@ -156,10 +157,16 @@ class _Seen:
         self.clipped += int(np.sum(loud >= CLIPPED))
 
 
+def rate_of(path: str | Path) -> int:
+    """Return the sample rate of a file in Hz; see `read` for errors."""
+    with _opened(path) as file:
+        return file.samplerate
+
+
 @contextmanager
-def _opened(path: str | Path) -> Iterator[soundfile.SoundFile]:
+def _opened(path: str | Path) -> Iterator[soundfile.SoundFile | ffmpeg.AudioStream]:
     try:
-        with soundfile.SoundFile(path) as file:
+        with ffmpeg.AudioStream(path) if ffmpeg.is_for(path) else soundfile.SoundFile(path) as file:
             if not LOWEST_RATE <= file.samplerate <= HIGHEST_RATE:
                 raise UserError(
                     f"{path}: a sample rate of {file.samplerate} Hz is not one of speech"
@@ -170,7 +177,11 @@ def _opened(path: str | Path) -> Iterator[soundfile.SoundFile]:
 
 
 def _blocks(
-    path: str | Path, file: soundfile.SoundFile, channels: str, start: float, end: float | None
+    path: str | Path,
+    file: soundfile.SoundFile | ffmpeg.AudioStream,
+    channels: str,
+    start: float,
+    end: float | None,
 ) -> Iterator[np.ndarray]:
     """Yield mono samples block by block: memory depends on neither channels nor length."""
     rate = file.samplerate

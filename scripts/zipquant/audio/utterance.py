@@ -6,14 +6,24 @@ from dataclasses import dataclass
 
 from zipquant.errors import plain
 
+FFMPEG_SUFFIXES = (
+    *(".m4a", ".m4b", ".aac", ".mp4", ".mov", ".3gp", ".3g2", ".amr", ".wma", ".asf"),
+    *(".webm", ".mka", ".mkv", ".avi", ".ape", ".wv", ".tta", ".ac3", ".mp2", ".spx"),
+)
+"""Audio, and films with audio, that FFmpeg reads and libsndfile does not."""
+
 AUDIO_SUFFIXES = (
     *(".wav", ".flac", ".mp3", ".ogg", ".opus", ".oga"),
     *(".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".w64", ".rf64", ".sph", ".nist"),
+    *FFMPEG_SUFFIXES,
 )
-"""What libsndfile 1.2 reads of the files that speech comes in."""
+"""What libsndfile 1.2 reads of the files that speech comes in, and those."""
 
-OTHER_SUFFIXES = (".m4a", ".aac", ".mp4", ".wma", ".amr", ".3gp", ".webm", ".mka", ".mov", ".ape")
-"""Audio that it does not read."""
+OTHER_SUFFIXES = (
+    *(".pcm", ".raw", ".gsm", ".vox", ".silk", ".slk", ".dsf", ".dff", ".ra", ".rm", ".sd2"),
+    *(".m4p", ".aax", ".mid", ".midi"),
+)
+"""Audio that neither reads: samples without a header, odd encodings, protected files."""
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
+from zipquant.audio.utterance import AUDIO_SUFFIXES
 from zipquant.board import whisper
 from zipquant.errors import UserError
 from zipquant.model.contract import Contract, Tensor
@@ -27,7 +28,6 @@ ERROR = "error"
 WARNING = "warning"
 """A model can be built, but not one that hears on the board what it was calibrated with."""
 
-AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")
 
 LOWEST = math.log(np.finfo(np.float32).eps)
 """The least log-mel value, -15.94: kaldi puts the float32 epsilon under the logarithm."""

@@ -24,6 +24,7 @@ from zipquant.jobs import content, integrity
 from zipquant.jobs.content import Content
 
 PACKAGES = {
+    "av": "av",
     "kaldi_native_fbank": "kaldi-native-fbank",
     "librosa": "librosa",
     "numpy": "numpy",

@@ -53,6 +53,22 @@ def passed_over(source: str) -> dict[str, int]:
     return dict(count)
 
 
+def others(source: str) -> dict[str, int]:
+    """Count the files of a folder that are neither audio nor transcripts, by their suffix."""
+    count: Counter = Counter()
+    for parent, names in _walk(source):
+        stems = {os.path.splitext(n)[0] for n in names if n.lower().endswith(AUDIO_SUFFIXES)}
+        for name in names:
+            stem, suffix = os.path.splitext(name)
+            is_text = name.lower().endswith(TRANSCRIPTS) or (suffix == ".txt" and stem in stems)
+            if suffix.lower() not in (*AUDIO_SUFFIXES, *OTHER_SUFFIXES) and not is_text:
+                count[suffix.lower() or "without a suffix"] += 1
+        hidden = sum(name.startswith(".") for name in os.listdir(parent))
+        if hidden:
+            count["with a dot before the name"] += hidden
+    return dict(count)
+
+
 def _walk(source: str) -> Iterator[tuple[str, list[str]]]:
     """Yield each folder once, with its files; links may lead in circles."""
     seen = set()
