@@ -142,6 +142,7 @@ def make(config: MutableMapping[str, Any], project: str | Path) -> Plan:
     is_demo = os.path.abspath(source) == str(Path(project).resolve() / DEMO)
     warned, usable = check_transcripts(shards["evaluation"], parts, source, is_demo)
     remarks = [remark for path in sources(config) for remark in manifest.remarks(path)]
+    beside = filter(None, map(manifest.passed_over, sources(config)))
     return Plan(
         model={**model, **restored},
         originals=originals,
@@ -160,7 +161,7 @@ def make(config: MutableMapping[str, Any], project: str | Path) -> Plan:
         notes=[
             *notes,
             *_how_split(config),
-            *filter(None, map(manifest.passed_over, sources(config))),
+            *beside,
         ],
     )
 

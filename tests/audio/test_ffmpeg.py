@@ -52,7 +52,7 @@ def encode(path: Path, codec: str, rate: int, layout: str, samples: np.ndarray) 
 @pytest.mark.parametrize("kind", KINDS)
 def test_what_was_encoded_is_read(tmp_path, kind):
     name, codec, rate, layout = KINDS[kind]
-    samples = make_audio(3.0, 2, rate)
+    samples = make_audio(3.0, 2, rate) / 2
     path = encode(tmp_path / name, codec, rate, layout, samples)
     found, remark = reading.read(path)
     assert remark == "" and abs(len(found) / 16000 - 3.0) < 0.15
