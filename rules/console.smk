@@ -1,5 +1,6 @@
-# What the console shows: one line a job, when it is done; on a failure, at the end, what each failed
-# job has said last. A dry run is left as Snakemake prints it.
+# What the console shows: one line a job, when it is done, and when it begins if it takes long; about
+# how long the rest takes; on a failure, at the end, what each failed job has said last. A dry run is
+# left as Snakemake prints it.
 
 import atexit
 import logging
@@ -9,13 +10,20 @@ import shlex
 from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from zipquant.jobs import time_left
+
 TAIL_LINES = 8
+
+# Seconds from which a job is announced when it begins, and rules of which that is known beforehand.
+LONG = 20
+LONG_RULES = ("quantize", "plain_encoder", "lineage_build")
 
 # What Snakemake says of itself and of every run alike.
 CHATTER = (
     *("Select jobs to execute", "Execute "),
     *("Assuming unrestricted shared filesystem", "Using shell", "Conda environments"),
     *("Rules claiming more threads", "Exiting because a job execution failed"),
+    *("Provided cores", "Provided resources", "Complete log(s)"),
 )
 
 
@@ -29,23 +37,25 @@ class OneLineAJob(logging.Filter):
         self.finished = []
         # Of each failed job: what it was doing, and its logs.
         self.failed = {}
+        self.rest = time_left.TimeLeft({}, {}, 1)
 
     def filter(self, record: logging.LogRecord) -> bool:
         event = getattr(record, "event", None)
+        if event == LogEvent.RUN_INFO:
+            return self.first(record)
         if event == LogEvent.JOB_INFO:
-            self.messages[record.jobid] = record.rule_msg or record.rule_name
-            self.begun[record.jobid] = time.monotonic()
-            return False
+            return self.begin(record)
         if event == LogEvent.JOB_FINISHED:
+            self.rest.finish(record.job_id, time.monotonic())
             self.finished.append(record.job_id)
             self.failed.pop(record.job_id, None)
             return False
         if event == LogEvent.PROGRESS:
             done = ", ".join(self.line(job) for job in self.finished)
             self.finished.clear()
-            record.event, record.args = None, ()
-            record.msg = f"[{record.done:>3} of {record.total}] {done}"
-            return True
+            left = self.rest.in_words(time.monotonic())
+            line = f"[{record.done:>3} of {record.total}] {done}"
+            return put(record, f"{line}; {left}" if left else line)
         if event == LogEvent.JOB_ERROR:
             # Without what follows in some.
             name = self.messages.get(record.jobid, record.rule_name).split(": ")[0]
@@ -53,16 +63,43 @@ class OneLineAJob(logging.Filter):
             # Without a log there is nothing to say at the end but what Snakemake says now.
             if not said(record.log):
                 return True
-            record.event, record.args, record.msg = None, (), f"failed: {name}"
-            return True
+            return put(record, f"failed: {name}")
         if event == LogEvent.ERROR and said(sorted_logs()):
             # The job's command and exit code; the log says why.
             return not record.getMessage().startswith(
                 ("RuleException", "CalledProcess")
             )
+        if record.getMessage().startswith("Elapsed time"):
+            return put(record, record.getMessage().partition(".")[0])
         if record.getMessage().startswith("Nothing to be done"):
             atexit.register(show_summary)
         return not record.getMessage().startswith(CHATTER)
+
+    def first(self, record: logging.LogRecord) -> bool:
+        """How many jobs there are, instead of a table of them, and about how long they take."""
+        jobs = {k: n for k, n in record.stats.items() if k not in ("total", "all")}
+        files = {
+            k: re.sub(r"{\w+}", "*", path) for k, path in benchmark_patterns().items()
+        }
+        # On a cluster there are no cores, but jobs at once.
+        at_once = workflow.global_resources["_cores"].value or workflow.nodes or 1
+        self.rest = time_left.TimeLeft(jobs, time_left.earlier(files), at_once)
+        left = self.rest.in_words(time.monotonic())
+        said = f"{record.stats['total']} jobs to do; their logs are in {result('logs')}"
+        return put(record, f"{said}; {left}" if left else said)
+
+    def begin(self, record: logging.LogRecord) -> bool:
+        """That a job begins, if it takes long."""
+        message, now = record.rule_msg or record.rule_name, time.monotonic()
+        self.messages[record.jobid], self.begun[record.jobid] = message, now
+        self.rest.begin(record.jobid, record.rule_name, now)
+        expected = self.rest.expected(record.rule_name)
+        if (expected or 0) < LONG and record.rule_name not in LONG_RULES:
+            return False
+        said = (
+            f", about {time_left.rounded(expected)}" if (expected or 0) >= LONG else ""
+        )
+        return put(record, f"     begins: {message}{said}")
 
     def line(self, job: int) -> str:
         """What a job has done, and how long it took if that matters."""
@@ -70,6 +107,12 @@ class OneLineAJob(logging.Filter):
         return self.messages.get(job, "") + (
             f" ({seconds:.0f} s)" if seconds >= 2 else ""
         )
+
+
+def put(record: logging.LogRecord, text: str) -> bool:
+    """Have a plain line printed in the place of what Snakemake says."""
+    record.event, record.args, record.msg = None, (), text
+    return True
 
 
 def show_summary() -> None:

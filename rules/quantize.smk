@@ -24,7 +24,7 @@ def in_words(settings: dict) -> str:
     """A variant in a few words, for the console."""
     words = [settings[key] for key in ("dtype", "algorithm") if key in settings]
     if settings.get("mixed_precision"):
-        words.append("with a search for float16 layers")
+        words.append("after a search for float16 layers")
     return ", ".join(words)
 
 

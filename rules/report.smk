@@ -1,6 +1,7 @@
 # Everything measured on one page.
 
 from snakemake.io import strip_wildcard_constraints
+from zipquant.phrases import LANGUAGES
 
 
 def benchmark_patterns() -> dict[str, str]:
@@ -23,6 +24,14 @@ def wildcard_values() -> dict[str, list[str]]:
         "model": [FLOAT, *VARIANTS],
         "part": list(converted()),
     }
+
+
+def pages() -> dict[str, str]:
+    """The report's page in each language; the first is `index.html`, whatever its language."""
+    chosen = config["report"]["language"]
+    languages = LANGUAGES if chosen == "both" else (chosen,)
+    paths = [result("report/index.html"), result("report/index.zh-CN.html")]
+    return dict(zip(languages, paths))
 
 
 rule report:
@@ -63,11 +72,12 @@ rule report:
         lib=lib("report"),
     output:
         html=report(
-            result("report/index.html"),
+            list(pages().values())[0],
             caption="captions/report.rst",
             category="Accuracy",
             labels={"what": "the whole report"},
         ),
+        others=list(pages().values())[1:],
         markdown=result("report/report.md"),
         json=result("report/report.json"),
         summary=result("report/summary.txt"),
@@ -83,6 +93,7 @@ rule report:
         runtime=growing(60),
     params:
         variants=list(VARIANTS),
+        pages=pages(),
         warnings=PLAN.warnings,
         settings=SETTINGS,
         benchmarks=benchmark_patterns(),

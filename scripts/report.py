@@ -51,5 +51,8 @@ run(
         params.warnings,
         Benchmarks(params.benchmarks, params.wildcard_values),
     ),
-    outputs=figures.Outputs(**dict(snakemake.output.items())),
+    outputs=figures.Outputs(
+        **{name: snakemake.output[name] for name in ("json", "markdown", "summary")},
+        html=params.pages,
+    ),
 )

@@ -307,8 +307,9 @@ def library_files(scripts: Path, script: str) -> list[Path]:
     """Return an entry script and all library files that it imports, directly or through others.
 
     As inputs of its rule, these make a changed module rerun just the rules that use it, and the
-    rerun's reason names the module. So do the figures that stand beside a module, in a JSON file of
-    its name. The `__init__` files of the packages hold a docstring alone, so they are left out.
+    rerun's reason names the module. So do the figures or words that stand beside a module, in a
+    JSON or YAML file of its name. The `__init__` files of the packages hold a docstring alone, so
+    they are left out.
 
     Args:
         scripts: the folder of the entry scripts, with the library below it.
@@ -320,8 +321,8 @@ def library_files(scripts: Path, script: str) -> list[Path]:
         paths = _imports(scripts, todo.pop())
         todo += [path for path in paths if path not in library]
         library.update(paths)
-    figures = {path.with_suffix(".json") for path in library}
-    return sorted(library | {path for path in figures if path.exists()})
+    beside = {path.with_suffix(suffix) for path in library for suffix in (".json", ".yaml")}
+    return sorted(library | {path for path in beside if path.exists()})
 
 
 def _imports(scripts: Path, path: Path) -> list[Path]:

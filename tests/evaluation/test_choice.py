@@ -64,7 +64,7 @@ def test_difference_that_may_be_chance_leaves_the_choice_to_size_or_speed():
     assert names(entries, Rule(prefer="speed")) == ["fast", "small", "good", "bad"]
     # Where the time is known of all, it decides, whatever the share in int8.
     for candidate, ms in zip(entries, (9, 8, 14, 5), strict=True):
-        candidate.chunk_ms, candidate.timed = Range(ms, 2 * ms), ESTIMATED
+        candidate.chunk_ms, candidate.timed = Range(ms, 2 * ms), "estimated"
     assert names(entries, Rule(prefer="speed")) == ["small", "good", "fast", "bad"]
     _, why = choice.decide(entries, "word error rate", Rule(prefer="speed"))
     assert why[-1] == (
@@ -269,5 +269,8 @@ def test_time_is_the_boards_where_it_ran_there_and_else_estimated(tmp_path):
     costs = layer_costs.costs("rk3588")
     assert models.time(0, costs) == ((30.0, 31.0), "measured")
     price, label = models.time(1, costs)
-    assert price == layer_costs.price(Table.read(layers[1]), costs) and label == ESTIMATED
+    assert (
+        price == layer_costs.price(Table.read(layers[1]), costs)
+        and label == choice.TIMED[ESTIMATED]
+    )
     assert models.time(1, None) == (None, "")

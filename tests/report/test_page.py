@@ -50,11 +50,11 @@ def test_costs_add_up_the_jobs_of_each_rule_that_count(tmp_path):
 
 
 def test_plot_of_a_search_marks_the_choice_and_shows_words_where_there_are_any():
-    drawn = plots.precision(STEPS, 1, 30, 0.5)
+    drawn = plots.precision(STEPS, 1, (30, 0.5))
     assert ">taken<" in drawn and ">target<" in drawn and ">words lost (%)<" in drawn
     assert "Taken: 97.0 %, 31.0 dB" in drawn
     without = [step | {"wer_loss": None} for step in STEPS]
-    assert ">words lost (%)<" not in plots.precision(without, 1, 30, None)
+    assert ">words lost (%)<" not in plots.precision(without, 1, (30, None))
 
 
 def test_stream_shows_the_worst_of_each_kind_of_state():
@@ -69,7 +69,7 @@ def test_stream_shows_the_worst_of_each_kind_of_state():
         "outputs": {name: {"sqnr_db": values} for name, values in levels.items()},
     }
     built = {"int8": {"long_stream": stream}, "none": {"long_stream": stream | {"chunks": 0}}}
-    found = page._stream_plots({"model": {"chunk_shift": 32}}, built)
+    found = page._stream_plots({"model": {"chunk_shift": 32}}, built, "en")
     assert list(found) == ["int8"]
     assert found["int8"]["title"] == "int8: 1 of 4 outputs go wrong"
     assert "avg 35.0 to 10.0 dB; embed_states exact" in found["int8"]["svg"]
@@ -78,7 +78,7 @@ def test_stream_shows_the_worst_of_each_kind_of_state():
 def test_plots_are_text_in_the_pages_colours_with_ids_of_their_own():
     histogram = Histogram(-1.0, 1.0)
     histogram.add(np.linspace(-1.5, 1.2, 300))
-    series = {"a": {"one": [3.0, math.inf], "free": [2.0, 1.0]}}
+    series = {"a": {"one step": [3.0, math.inf], "free-running": [2.0, 1.0]}}
     drawn = [
         plots.histogram("x", histogram, histogram),
         plots.histogram("y", histogram, histogram),

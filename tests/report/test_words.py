@@ -53,7 +53,9 @@ def report_of(variants: dict, judgements: dict, models: dict | None = None, **ch
     """Return a report whose best variant is the first of `judgements`."""
     scores = {"unit": "word", "utterances": 200, "transcribed": 200, "models": models}
     return {
-        "model": {"bytes": 80e6},
+        "model": {"bytes": 80e6, "chunk_shift": 32},
+        "settings": {"results": "results/mine", "platform": "rk3588"},
+        "layers": {"networks": {}},
         "audio": {},
         "calibration": {"outliers": 0},
         "variants": variants,
@@ -80,10 +82,14 @@ def test_verdict_says_what_to_deploy_what_it_loses_and_against_what_it_is_smalle
         "the .rknn of fp16."
     )
     text = " ".join(found["sentences"])
-    assert "WER 8.3 %, float 8.0 %; the difference lies between +0.1 and +0.6 points" in text
+    assert "The difference in WER lies between +0.1 and +0.6 points with 95 % confidence" in text
     assert "chance" not in text
     assert "in 190 of 200 utterances" in text
-    assert "(40.0 MB) and 4.0 times smaller than the float ONNX file (80.0 MB)" in text
+    tiles = {tile["what"]: (tile["figure"], tile["against"]) for tile in found["tiles"]}
+    assert tiles["WER"] == ("8.3 %", "+0.3 points; float 8.0 %")
+    assert tiles["size of the .rknn"] == ("20.0 MB", "2.0 times smaller than the .rknn of fp16")
+    # What a tile says is not said again.
+    assert not any(figure in text for figure, _ in tiles.values())
 
 
 def test_verdict_tells_a_difference_that_chance_may_make():
@@ -172,8 +178,7 @@ def test_few_utterances_show_nothing_yet():
         "about 60 would."
     )
     assert found["sentences"][0] == (
-        "WER 8.3 %, float 8.0 %; the difference lies between +0.0 and +7.5 points with 95 % "
-        "confidence."
+        "The difference in WER lies between +0.0 and +7.5 points with 95 % confidence."
     )
     own = Loss(2.0, 1.0, 4.0, 30, 5.0, False, "CER")
     judged = {"int8": judgement(Status.NOT_SHOWN, "loss", 120, loss=own)}

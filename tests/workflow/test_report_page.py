@@ -1,5 +1,6 @@
 """The report of a finished run, in a browser too."""
 
+import html
 import json
 import math
 import re
@@ -8,6 +9,7 @@ import zipfile
 import markupsafe
 import networkx
 import numpy as np
+import pytest
 
 from helpers.browser import browser, needs_chromium
 from helpers.projects import EVALUATION_FILES, run, shards, snakemake
@@ -15,34 +17,94 @@ from zipquant.model import contract
 from zipquant.report import figures
 from zipquant.report.costs import Benchmarks
 from zipquant.report.words import CLIPPED, DRIFT_DB
-from zipquant.toolkit.layer_costs import ESTIMATED
+from zipquant.toolkit.layer_costs import ESTIMATED, Range
+
+OTHER = {"index.html": "index.zh-CN.html", "index.zh-CN.html": "index.html"}
 
 
-def test_page_is_self_contained_and_lists_every_output(finished):
+@pytest.mark.parametrize("name", OTHER)
+def test_page_is_self_contained_but_for_the_link_to_the_other_language(finished, name):
+    page = (finished / "results/report" / name).read_text()
+    links = set(re.findall(r'href="([^"]*)"', page))
+    assert {link for link in links if not link.startswith("#")} == {OTHER[name]}
+    assert not re.search(r"src=|url\((?!#)|@import|https?://|<script", page)
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
+    assert {link[1:] for link in links if link.startswith("#")} <= set(ids)
+    # A term is linked once, where it is said first.
+    terms = re.findall(r'<a class="term" href="#([^"]+)"', page)
+    assert len(terms) == len(set(terms)) > 5
+
+
+@pytest.mark.parametrize("name", OTHER)
+def test_page_can_be_read_by_a_screen_reader(finished, name):
+    page = (finished / "results/report" / name).read_text()
+    assert page.count("<main>") == page.count("<nav ") == page.count("<h1>") == 1
+    assert not re.search(r"<th>|<th (?!scope=)", page)
+    assert f'<html lang="{"zh-CN" if "zh" in name else "en"}">' in page
+
+
+def test_chinese_page_says_all_in_chinese(finished):
+    report = json.loads((finished / "results/report/report.json").read_text())
+    page = (finished / "results/report/index.zh-CN.html").read_text()
+    labels = re.findall(r'aria-label="([^"]+)"', page)
+    text = re.sub(r"<(style|pre|code|svg)\b.*?</\1>", "", page, flags=re.DOTALL)
+    text = html.unescape(re.sub(r"<[^>]+>", "\n", text)) + "\n".join(labels)
+    # What the compiler's side says of a graph is not translated.
+    for name in report["variants"].values():
+        text = text.replace(name["build"].get("plain_because", "\0"), "")
+    text = text.replace(report["preparation"]["native"]["reason"] or "\0", "")
+    english = re.findall(r".*\b(?:the|of|is|are|with|from|that|and)\b.*", text)
+    assert english == []
+    english = (finished / "results/report/index.html").read_text()
+    assert not re.search("[\u4e00-\u9fff]", english.replace(">中文<", ""))
+    for tag in ("section", "tr", "li", "p", "th", "td", "svg", "figure", "dt"):
+        counts = [len(re.findall(f"<{tag}[ >]", text)) for text in (page, english)]
+        assert counts[0] == counts[1] > 0, tag
+
+
+def test_page_says_what_to_do_next(finished):
     page = (finished / "results/report/index.html").read_text()
-    assert not re.search(r"src=|href=\"(?!#)|url\((?!#)|@import|https?://|<script", page)
+    (box,) = re.findall(r'<div class="next" id="next">.*?</div>', page, re.DOTALL)
+    assert "<code>scp results/bundle.tar USER@BOARD:</code>" in box
+    assert page.index("<h1>") < page.index(box) < page.index('class="tiles"')
+
+
+def test_simulators_time_is_nowhere_said(finished):
+    """It says nothing of a board's; report.json has it for programs."""
+    report = json.loads((finished / "results/report/report.json").read_text())
+    time = report["variants"]["int8"]["time"]
+    assert time["target"] == "simulator" and 0 < time["median_ms"] <= time["p95_ms"]
+    for name in ("index.html", "index.zh-CN.html", "report.md", "summary.txt"):
+        page = (finished / "results/report" / name).read_text()
+        assert f"{time['median_ms']:.1f} ms" not in page.replace("\u00a0", " ")
+        assert 'id="times"' not in page
+    low, high = report["layers"]["networks"]["int8"]["price"]
+    tile = str(Range(low, high)).replace(" ms", "\u00a0ms")
+    assert f"<b>{tile}</b>" in (finished / "results/report/index.html").read_text()
+
+
+def test_page_lists_every_output(finished):
+    page = (finished / "results/report/index.html").read_text()
     (table,) = re.findall(r'<table id="outputs-table">.*?</table>', page, re.DOTALL)
     assert table.count("<code>new_cached_") == 35
     assert len(page) < 3e6
     assert "encoder output" in (finished / "results/report/report.md").read_text()
 
 
-def test_page_says_what_was_rewritten_chosen_and_how_long_a_chunk_took(finished):
+def test_page_says_what_was_rewritten_and_chosen(finished):
     report = json.loads((finished / "results/report/report.json").read_text())
     page = (finished / "results/report/index.html").read_text()
     for name, entry in report["preparation"]["rewrites"].items():
-        assert f"<td><code>{name}</code></td><td>{entry['nodes']}</td>" in page
+        assert f'<th scope="row"><code>{name}</code></th><td>{entry["nodes"]}</td>' in page
     assert "No CumSum" in page
     assert all(
         f"<li>{markupsafe.escape(reason)}</li>" in page for reason in report["choice"]["why"]
     )
     assert set(report["parts"]) == {"decoder", "joiner"}
     assert report["parts"]["joiner"]["same_argmax"] > 0.9
-    time = report["variants"]["int8"]["time"]
-    assert time["target"] == "simulator" and 0 < time["median_ms"] <= time["p95_ms"]
-    assert "its time says nothing of an NPU" in page
     share = f"{100 * report['variants']['int8']['build']['int8_macs_share']:.1f} %"
-    assert f"<b>{share}</b>" in page
+    assert f"<b>{share}</b>" in page.replace("\u00a0", " ")
     assert f"{share} of MACs in int8" in (finished / "results/report/summary.txt").read_text()
 
 
@@ -60,7 +122,7 @@ def test_page_says_what_the_board_runs_and_that_its_times_are_estimated(finished
         assert sum(row["layers"] for row in entry["modules"]) == entry["layers"]
         assert 0 < entry["price"][0] < entry["price"][1]
     (section,) = re.findall(r'<section id="layers">.*?</section>', page, re.DOTALL)
-    assert f"Of the {int8['layers']} layers of int8, " in section
+    assert f"Of the {int8['layers']} layers of int8, " in re.sub("</?a[^>]*>", "", section)
     assert f"Times of a call are {ESTIMATED}" in section and "<code>exDataConvert</code>" in section
     text = (finished / "results/report/report.md").read_text()
     assert f"Times are {ESTIMATED}" in text and f"| int8 | {int8['layers']} | " in text
@@ -77,6 +139,12 @@ def test_page_in_a_real_browser(finished, tmp_path):
             assert (inner, scroll <= inner) == (width, True)
             # What is wider than its place scrolls there, and is not cut off.
             assert not window.run(OVERFLOWING)
+            # Where a table is wider than its place, a line above says so, and nowhere else.
+            hints = window.run(HINTS)
+            assert hints and not [hint for hint in hints if hint[0] != hint[1]]
+            assert any(wide for wide, _ in hints) == (width == 390)
+            least = window.run(SMALLEST)
+            assert least >= 10.5, f"{least} px at {width} px"
         plots = window.run(
             "return [...document.querySelectorAll('svg.plot')].map(s => {"
             "  const box = s.getBoundingClientRect();"
@@ -119,6 +187,23 @@ return [...document.body.querySelectorAll('*')].filter(e => {
 """
 """Elements that stick out of the window, those in boxes that scroll left out."""
 
+
+HINTS = """
+return [...document.querySelectorAll('.wide')].map(box => [
+  box.scrollWidth > box.clientWidth,
+  box.querySelector('.swipe').getBoundingClientRect().height > 5,
+]);
+"""
+"""Whether each table is wider than its place, and whether it says so."""
+
+SMALLEST = """
+return Math.min(...[...document.querySelectorAll('svg.plot')].flatMap(svg => {
+  const scale = svg.getBoundingClientRect().width / svg.viewBox.baseVal.width;
+  return [...svg.querySelectorAll('text')]
+    .map(text => scale * parseFloat(getComputedStyle(text).fontSize));
+}));
+"""
+"""Height in CSS pixels of the smallest text in a plot."""
 
 FAINT = """
 const numbers = colour => colour.match(/[\\d.]+/g).map(Number);
@@ -242,7 +327,7 @@ def test_variant_that_failed_is_in_the_report_with_its_reason(finished, tmp_path
         ),
         run=figures.Run(
             settings={
-                **{"calibration": {"seed": 0}, "platform": "rk3588"},
+                **{"calibration": {"seed": 0}, "platform": "rk3588", "results": "results"},
                 "evaluation": {"board_costs": None},
             },
             warnings=[],
@@ -251,7 +336,7 @@ def test_variant_that_failed_is_in_the_report_with_its_reason(finished, tmp_path
         outputs=figures.Outputs(
             json=tmp_path / "report.json",
             markdown=tmp_path / "report.md",
-            html=tmp_path / "index.html",
+            html={"en": tmp_path / "index.html"},
             summary=tmp_path / "summary.txt",
         ),
     )
@@ -278,4 +363,4 @@ def test_texts_are_compared_with_the_float_models_own_where_there_are_no_transcr
     page = (finished / "results/report/index.html").read_text()
     assert "Not shown yet: 2 utterances cannot tell whether int8 changes more than 3 %" in page
     assert summary[0] == report["verdict"]["headline"]
-    assert all(f"<td>e{number}</td>" in page for number in range(EVALUATION_FILES))
+    assert all(f'<th scope="row">e{number}</th>' in page for number in range(EVALUATION_FILES))

@@ -22,6 +22,7 @@ from zipquant.evaluation.verdict import (
 )
 from zipquant.jobs import files
 from zipquant.model.contract import Contract
+from zipquant.phrases import Phrase, listed, say, time_between
 from zipquant.recognition import error_rates
 from zipquant.toolkit import layer_costs
 from zipquant.toolkit.layer_costs import Costs, Range
@@ -38,6 +39,10 @@ EQUAL_SIZE = 0.01
 EQUAL_TIME = 0.02
 """Variants whose times for a chunk differ by no more than this part count as equally fast."""
 
+
+MEASURED = "measured"
+TIMED = {layer_costs.ESTIMATED: "estimated", layer_costs.OWN: "own"}
+"""How the time of a chunk is known; what is estimated, by the label of its costs."""
 
 SOUND = (Status.FIT, Status.NOT_SHOWN, Status.UNKNOWN)
 """What is known of variants of which any may be taken."""
@@ -89,10 +94,10 @@ class Models:
             if entry.get("chunks") and measures.on_board(entry["target"])
         ]
         if measured:
-            return Range(min(measured), max(measured)), "measured"
+            return Range(min(measured), max(measured)), MEASURED
         if not costs:
             return None, ""
-        return layer_costs.price(Table.read(self.layers[position]), costs), costs.label
+        return layer_costs.price(Table.read(self.layers[position]), costs), TIMED[costs.label]
 
     def _shards(self, position: int) -> slice:
         shards = len(self.evaluations) // len(self.names)
@@ -108,7 +113,7 @@ class Entry:
         bytes: size of its .rknn file.
         int8_macs: part of its multiplications that are done in int8, where it is known.
         chunk_ms: how long a chunk takes, where it is known.
-        timed: how that is known, in words.
+        timed: how that is known: `MEASURED`, or one of `TIMED`.
         quantized: whether it is; float16 is taken only if no quantized variant will do.
         refusals: why a stock sherpa-onnx refuses it.
         evidence: what was measured of it.
@@ -189,20 +194,21 @@ def write(
         limits: what makes a variant unfit for use.
         costs: of the board, to estimate times with that were not measured; None for no estimates.
         output: the file to write: `best`, the name; `status`, how fit it is, see `verdict.Status`;
-            `measure`, what accuracy was measured by; `why`, sentences; `failures`, by variant why
-            it could not be built; `judgements`, by variant what `verdict.judge` says; `table`, what
-            is known of each variant that was built, the best first.
+            `measure`, what accuracy was measured by; `why`, sentences; `phrases`, these for other
+            languages, see `Phrase.as_dict`; `failures`, by variant why it could not be built;
+            `judgements`, by variant what `verdict.judge` says; `table`, what is known of each
+            variant that was built, the best first.
 
     Raises:
         UserError: no variant could be built.
     """
     built = dict(zip(models.names, map(Build.load, models.builds), strict=True))
     failures = {name: build.failure for name, build in built.items() if build.failure}
-    failed = [f"{name} could not be built: {failure}" for name, failure in failures.items()]
+    failed = [say("failed.built", name=name, why=failure) for name, failure in failures.items()]
     if len(failed) == len(built):
         raise UserError(f"no variant is left to choose from: {'; '.join(failed)}")
     unsearched = [
-        f"{name}: no search for float16 layers was possible: {build.mixed_precision['unavailable']}"
+        say("choice.no-search", name=name, why=build.mixed_precision["unavailable"])
         for name, build in built.items()
         if "unavailable" in (build.mixed_precision or {})
     ]
@@ -215,13 +221,14 @@ def write(
             entry.evidence = evidence(models.tables(position), contract.encoder_out)
             entry.chunk_ms, entry.timed = models.time(position, costs)
             entries.append(entry)
-    measure = "SQNR of the encoder output"
+    measure = say("measure.sqnr")
     if texts:
         found = scores.read([error_rates.FLOAT, *models.names], texts)
         measure = count(entries, found, scores.read_references(transcripts))
     for entry in entries:
         entry.judgement = judge(entry.evidence, limits)
     ranked, why = decide(entries, measure, rule)
+    why += [*failed, *unsearched]
     best = ranked[0]
     files.write_json(
         output,
@@ -229,7 +236,8 @@ def write(
             "best": best.variant,
             "status": best.judgement.status,
             "measure": measure,
-            "why": [*why, *failed, *unsearched],
+            "why": why,
+            "phrases": [phrase.as_dict() for phrase in why],
             "failures": failures,
             "judgements": {entry.variant: entry.judgement.as_dict() for entry in ranked},
             "table": [entry.row() for entry in ranked],
@@ -258,7 +266,7 @@ def count(
     entries: Sequence[Entry],
     texts: Mapping[str, Mapping[str, str]],
     references: Mapping[str, str],
-) -> str:
+) -> Phrase:
     """Fill in the errors and the loss of each entry, all on the same utterances.
 
     Args:
@@ -284,10 +292,12 @@ def count(
         entry.error_rate = error_rates.rate(entry.counts)["rate"]
         loss = None if unmeasured else loss_of(entry.counts, baseline, unit, bool(spoken))
         entry.evidence = replace(entry.evidence, loss=loss, unmeasured=unmeasured)
-    return f"{unit} error rate" + ("" if spoken else " against the float model's text")
+    return say(f"measure.{unit}{'' if spoken else '-own'}")
 
 
-def decide(entries: Sequence[Entry], measure: str, rule: Rule) -> tuple[list[Entry], list[str]]:
+def decide(
+    entries: Sequence[Entry], measure: Phrase, rule: Rule
+) -> tuple[list[Entry], list[Phrase]]:
     """Return the entries, the best first, and sentences that say why it is the best.
 
     1. A quantized variant is taken unless all are unfit and a float16 one is not, or all are
@@ -336,13 +346,16 @@ def decide(entries: Sequence[Entry], measure: str, rule: Rule) -> tuple[list[Ent
         why = [_alone(ranked[0], entries)]
     else:
         why = _reasons(ranked[0], top, taken, measure, rule.prefer)
-    why += [f"{entry.variant} {reason}" for entry in ranked for reason in _faults(entry)]
+    why += [
+        say("about", name=entry.variant, what=reason)
+        for entry in ranked
+        for reason in _faults(entry)
+    ]
     if len(refused) == len(pool):
-        why.append("a stock sherpa-onnx can use no candidate, so the choice is among those")
+        why.append(say("choice.all-refused"))
     else:
         why += [
-            f"{entry.variant} is passed over, because a stock sherpa-onnx cannot use it: "
-            + "; ".join(entry.refusals)
+            say("choice.refused", name=entry.variant, why=listed(entry.refusals, "semicolon"))
             for entry in refused
         ]
     return ranked, why
@@ -366,7 +379,7 @@ def _fault(entry: Entry) -> int:
     return 0 if entry.status in SOUND else 1 if entry.status == Status.DOUBTFUL else 2
 
 
-def _faults(entry: Entry) -> list[str]:
+def _faults(entry: Entry) -> list[Phrase]:
     """Return why a variant is unfit or doubtful, as phrases."""
     known = entry.judgement is not None and entry.status not in SOUND
     return reasons(entry.judgement) if known else []
@@ -389,48 +402,62 @@ def _is_equal(entry: Entry, top: Entry) -> bool:
 
 
 def _reasons(
-    best: Entry, top: Entry, taken: Sequence[Entry], measure: str, prefer: str
-) -> list[str]:
+    best: Entry, top: Entry, taken: Sequence[Entry], measure: Phrase, prefer: str
+) -> list[Phrase]:
     """Return the first sentences of the reasons: accuracy, then what decided among equals."""
     if top.counts is None:
-        found = [f"{top.variant} has the highest {measure}, {_decibel(top.sqnr_db)}"]
+        level = _decibel(top.sqnr_db)
+        found = [say("choice.highest", name=top.variant, measure=measure, level=level)]
     else:
-        found = [f"{top.variant} has the lowest {measure}, {top.error_rate:.2f} %"]
+        rate = top.error_rate
+        found = [say("choice.lowest", name=top.variant, measure=measure, rate=rate)]
     for entry in taken:
         if entry is not top:
-            verdict = "which is no clear difference" if entry.equal else "which is worse"
-            found.append(f"{entry.variant} has {_against(entry, top)}, {verdict}")
+            key = "choice.equal" if entry.equal else "choice.worse"
+            found.append(say(key, name=entry.variant, figure=_against(entry, top)))
     equals = [entry for entry in taken if entry.equal]
     if len(equals) > 1:
-        what, figures = "is the smallest", [f"{entry.bytes / 1e6:.2f} MB" for entry in equals]
+        what, figures = say("choice.smallest"), [f"{e.bytes / 1e6:.2f} MB" for e in equals]
         if prefer == "speed" and _is_timed(equals):
-            what = f"takes the least time, {' or '.join({entry.timed: 0 for entry in equals})}"
-            figures = [f"{entry.chunk_ms}" for entry in equals]
+            sources = [say(f"timed.{entry.timed}") for entry in equals]
+            what = say("choice.fastest", how=listed(dict.fromkeys(sources), "or"))
+            figures = [time_between(entry.chunk_ms) for entry in equals]
         elif prefer == "speed":
-            what = "has most of its work in int8"
-        said = ", ".join(f"{e.variant} {figure}" for e, figure in zip(equals, figures, strict=True))
-        found.append(f"of these {len(equals)}, {best.variant} {what} ({said})")
+            what = say("choice.most-int8")
+        said = listed(
+            say("about", name=entry.variant, what=figure)
+            for entry, figure in zip(equals, figures, strict=True)
+        )
+        found.append(
+            say("choice.of-these", count=len(equals), name=best.variant, what=what, said=said)
+        )
     return found
 
 
-def _alone(best: Entry, entries: Sequence[Entry]) -> str:
+def _alone(best: Entry, entries: Sequence[Entry]) -> Phrase:
     """Return why a variant stands alone, as a sentence."""
     if len(entries) == 1:
-        return f"{best.variant} is the only variant"
+        return say("choice.only", name=best.variant)
     if not best.quantized and any(entry.quantized for entry in entries):
-        return f"{best.variant} is taken since no quantized variant is fit for use"
+        return say("choice.no-quantized", name=best.variant)
     others = [entry for entry in entries if entry.quantized == best.quantized]
-    kind = "quantized variant" if best.quantized else "variant"
-    return f"{best.variant} is the only {kind}{' left' if len(others) > 1 else ''}"
+    if best.quantized:
+        left = "choice.only-quantized-left" if len(others) > 1 else "choice.only-quantized"
+    else:
+        left = "choice.only-left" if len(others) > 1 else "choice.only"
+    return say(left, name=best.variant)
 
 
 def _decibel(value: float | None) -> str:
-    return "unknown" if value is None else "exact" if value == math.inf else f"{value:.1f} dB"
+    if value is None:
+        return say("unknown")
+    return say("exact") if value == math.inf else f"{value:.1f} dB"
 
 
 def _against(entry: Entry, top: Entry) -> str:
     if entry.above is None:
         return _decibel(entry.sqnr_db)
-    interval = entry.above["interval"]
-    ends = f" (95 % interval {interval[0]:+.2f} to {interval[1]:+.2f})" if interval else ""
-    return f"{entry.above['points']:+.2f} points{ends}"
+    points, interval = entry.above["points"], entry.above["interval"]
+    if not interval:
+        return say("points", points=points)
+    return say("points-between", points=points, low=interval[0], high=interval[1])

@@ -6,10 +6,14 @@ from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
+from zipquant.phrases import Phrase, say
 from zipquant.recognition import error_rates
 from zipquant.recognition.error_rates import Counts
 
 METRICS = {"word": "WER", "character": "CER"}
+
+UNMEASURED = ("no chunk", "no text", "no words", "float fails")
+"""Why nothing is known of a variant's text, see `Judgement.why`."""
 
 MISSED = 0.05
 """Chance that is left that a bound is wrong."""
@@ -247,37 +251,30 @@ def _at_least(sqnr_db: float | None, least: float) -> bool:
     return sqnr_db is not None and sqnr_db >= least
 
 
-def reasons(judgement: Judgement) -> list[str]:
+def reasons(judgement: Judgement) -> list[Phrase]:
     """Return in words what a judgement rests on: phrases that continue the variant's name."""
     evidence, limits = judgement.evidence, judgement.limits
     loss, limit = evidence.loss, allowed(evidence.loss, limits)
-    phrases = {
-        "broken": f"gives NaN or infinity in {evidence.broken_chunks} of {evidence.chunks} chunks",
-        "no chunk": "was not evaluated: the evaluation audio gives no chunk",
-        "no text": "was not measured by its text: none was made",
-        "no words": "was not measured by its text: the float model hears no words in the audio",
-        "float fails": "was not measured by its text: the float model itself recognises nothing",
-    }
+    counts = dict(broken=evidence.broken_chunks, chunks=evidence.chunks)
+    phrases = {"broken": say("reason.broken", **counts)}
+    phrases |= {why: say(f"reason.{why.replace(' ', '-')}") for why in UNMEASURED}
     if evidence.sqnr_db is not None and limits.least_sqnr is not None:
-        phrases["sqnr"] = (
-            f"has an encoder output of {evidence.sqnr_db:.1f} dB (at least {limits.least_sqnr:g} "
-            "dB is asked for)"
-        )
+        phrases["sqnr"] = say("reason.sqnr", db=evidence.sqnr_db, least=limits.least_sqnr)
     if loss and limit is not None:
-        phrases["loss"] = lost(loss) + f" ({_bound(loss, limit)} is allowed)"
+        phrases["loss"] = say("reason.loss", lost=lost(loss), bound=_bound(loss, limit))
     return [phrases[name] for name in judgement.why if name in phrases]
 
 
-def lost(loss: Loss) -> str:
+def lost(loss: Loss) -> Phrase:
     """Return a loss in words: a phrase that continues the variant's name."""
     if not loss.transcribed:
-        return f"changes the float model's text by {loss.points:.1f} % {loss.metric}"
+        return say("lost.text", points=loss.points, metric=loss.metric)
     if round(loss.points, 1) == 0:
-        return f"loses no {loss.metric} against float"
+        return say("lost.none", metric=loss.metric)
     if loss.points < 0:
-        return f"has {-loss.points:.1f} points less {loss.metric} than float"
-    return f"loses {loss.points:.1f} points {loss.metric} against float"
+        return say("lost.less", points=-loss.points, metric=loss.metric)
+    return say("lost.more", points=loss.points, metric=loss.metric)
 
 
-def _bound(loss: Loss, limit: float) -> str:
-    return f"{limit:g} point{'s' if limit != 1 else ''}" if loss.transcribed else f"{limit:g} %"
+def _bound(loss: Loss, limit: float) -> Phrase:
+    return say("bound.points", count=limit) if loss.transcribed else say("bound.text", limit=limit)

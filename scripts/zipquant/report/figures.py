@@ -136,13 +136,13 @@ class Outputs:
     Attributes:
         json: for programs.
         markdown: for a README or an issue.
-        html: for a browser, one self-contained page.
+        html: for a browser, one self-contained page; by language.
         summary: its figures in one line for each variant.
     """
 
     json: str | Path
     markdown: str | Path
-    html: str | Path
+    html: Mapping[str, str | Path]
     summary: str | Path
 
 
@@ -198,9 +198,11 @@ def write(
     report["warnings"] = [*run.warnings, *_overlap(audio.overlap), *words.warnings(report)]
     report["summary"] = words.summary(report)
     files.write_json(outputs.json, _finite(report))
-    html, markdown = page.render(report, contract.outputs, counted, texts.texts)
-    files.write_text(outputs.html, html)
-    files.write_text(outputs.markdown, markdown)
+    shown = page.Page(report, contract.outputs, counted, texts.texts)
+    names = {language: Path(path).name for language, path in outputs.html.items()}
+    for language, path in outputs.html.items():
+        files.write_text(path, shown.html(language, names))
+    files.write_text(outputs.markdown, shown.markdown())
     files.write_text(outputs.summary, "\n".join(report["summary"]) + "\n")
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from zipquant.evaluation.measures import on_board
+from zipquant.phrases import Phrase, say, time_between
 from zipquant.toolkit import layer_costs
 from zipquant.toolkit.layer_costs import Costs, Range
 from zipquant.toolkit.layer_table import CPU, KINDS, Layer, Table, by_module
@@ -13,8 +14,8 @@ from zipquant.toolkit.layer_table import CPU, KINDS, Layer, Table, by_module
 SHOWN_MODULES = 12
 """Modules with the most layers that are shown at once; the rest is folded."""
 
-UNNAMED = "(inputs, outputs and what the compiler adds)"
-"""What is said of layers that tell no module."""
+LABELS = {layer_costs.ESTIMATED: "timed.estimated", layer_costs.OWN: "timed.own"}
+"""The phrases for the labels of prices."""
 
 
 def collect(
@@ -56,29 +57,27 @@ def values(report: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def sentence(network: Mapping[str, Any], name: str) -> str:
+def sentence(network: Mapping[str, Any], name: str) -> Phrase:
     """Return what a network's counts say, in a sentence."""
     if not network["layers"]:
-        return f"No layers of {name} are known."
+        return say("layers.none", name=name)
     kinds = network["kinds"]
-    moved = kinds["data movement"] + kinds["conversion"]
-    said = (
-        f"Of the {network['layers']} layers of {name}, {kinds['arithmetic']} compute and {moved} "
-        "only move data or change their type"
-    )
+    counts = {
+        "layers": network["layers"],
+        "compute": kinds["arithmetic"],
+        "moved": kinds["data movement"] + kinds["conversion"],
+    }
     if not network["targets"]:
-        return f"{said}; on which core each runs, this version of the toolkit does not say."
-    return (
-        f"{said}; {network['targets'][CPU]} run on the CPU, with {network['switches']} changes "
-        "between it and the NPU."
-    )
+        return say("layers.no-cores", name=name, **counts)
+    cores = {"cpu": network["targets"][CPU], "switches": network["switches"]}
+    return say("layers.cores", name=name, **counts, **cores)
 
 
 def time_of(network: Mapping[str, Any], measured: Mapping[str, Any] | None) -> str:
     """Return how long a call takes, in words; a board's measurement goes before an estimate."""
     if measured and on_board(measured["target"]):
-        return f"{measured['median_ms']:.1f} ms (measured)"
-    return str(Range(*network["price"])) if network["price"] else ""
+        return say("layers.measured", ms=measured["median_ms"])
+    return time_between(Range(*network["price"])) if network["price"] else ""
 
 
 def differences(networks: Mapping[str, Mapping[str, Any]]) -> dict[str, list[int]]:
@@ -112,7 +111,7 @@ def _network(table: Table, costs: Costs | None) -> dict[str, Any]:
 def _module(name: str, layers: Sequence[Layer], costs: Costs | None) -> dict[str, Any]:
     kinds = Counter(layer.kind for layer in layers)
     return {
-        "module": name or UNNAMED,
+        "module": name,
         "layers": len(layers),
         "kinds": {kind: kinds[kind] for kind in KINDS},
         "cpu": sum(layer.target == CPU for layer in layers),
@@ -123,6 +122,7 @@ def _module(name: str, layers: Sequence[Layer], costs: Costs | None) -> dict[str
 FILTERS = {
     "layers_sentence": sentence,
     "call_time": time_of,
-    "range_ms": lambda price: str(Range(*price)),
+    "range_ms": lambda price: time_between(Range(*price)),
+    "source": lambda label: say(LABELS[label]),
 }
 """What the section's template says figures with."""

@@ -8,6 +8,7 @@ page from light to dark. No scripts, no fonts, no other files.
 import io
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -18,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from zipquant.phrases import Phrase, in_language, listed, say
 from zipquant.variants.histograms import Histogram
 
 WIDTH = 360
@@ -25,6 +27,13 @@ WIDTH = 360
 
 SMALL = 180
 """Points that one of many small plots is wide: two stand side by side on a telephone."""
+
+FONT = 12
+"""Size of all text: in a plot as wide as `WIDTH`, on a telephone, these are CSS pixels."""
+
+WIDE = re.compile("[\u3000-\u30ff\u4e00-\u9fff\uff00-\uffef]")
+"""Chinese characters, of which matplotlib's font has none: it takes them for narrower than a
+browser draws them."""
 
 LEAST_SHARE = 1e-4
 """Per cent of the values at which a histogram's logarithmic axis begins."""
@@ -34,6 +43,9 @@ SERIES = 6
 
 MARKERS = "osD^vP"
 """Series differ in shape as well as in colour."""
+
+PADDING = "\u00a0"
+"""A space that no label has of its own."""
 
 INK, SOFT, GRID, PAPER = "#010101", "#020202", "#030303", "#040404"
 """Stand for the page's colours while matplotlib draws."""
@@ -45,10 +57,10 @@ VARIABLES = {INK: "--ink", SOFT: "--soft-ink", GRID: "--line", PAPER: "--paper"}
 STYLE = {
     "svg.fonttype": "none",
     "svg.hashsalt": "zipquant",
-    "font.size": 9,
-    "axes.labelsize": 9,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 8.5,
+    "font.size": FONT,
+    "axes.labelsize": FONT,
+    "xtick.labelsize": FONT,
+    "ytick.labelsize": FONT,
     "text.color": INK,
     "axes.labelcolor": SOFT,
     "axes.edgecolor": GRID,
@@ -63,16 +75,17 @@ STYLE = {
     "xtick.major.size": 0,
     "ytick.major.size": 0,
     "legend.frameon": False,
-    "legend.fontsize": 8.5,
+    "legend.fontsize": FONT,
 }
 
 
-def rates(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
+def rates(rows: Sequence[Mapping[str, Any]], metric: str, language: str = "en") -> str:
     """Return a plot of error rates with their 95 % intervals.
 
     Args:
         rows: `label`, `rate` in per cent, and `interval` (two numbers, or None) of each model.
         metric: what the rates are, such as WER.
+        language: one of `phrases.LANGUAGES`, as in all plots.
     """
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure(34 + 24 * len(rows))
@@ -80,16 +93,22 @@ def rates(rows: Sequence[Mapping[str, Any]], metric: str) -> str:
             if row["interval"]:
                 axes.plot(row["interval"], [place, place], color=_colour(0), lw=3, alpha=0.35)
             axes.plot(row["rate"], place, "o", color=_colour(0), ms=6)
-        axes.set_yticks(range(len(rows)), [row["label"] for row in rows])
+        labels = [_padded(in_language(row["label"], language)) for row in rows]
+        axes.set_yticks(range(len(rows)), labels)
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlim(left=0)
         axes.grid(False, axis="y")
-        axes.set_xlabel(f"{metric} (%), with 95 % interval")
-        labels = "; ".join(f"{row['label']} {row['rate']:.2f} %" for row in rows)
-        return _svg(figure, f"{metric} of each model: {labels}.", "rates")
+        axes.set_xlabel(say("plot.interval", metric=metric).text(language))
+        found = [say("plot.rate", label=row["label"], rate=row["rate"]) for row in rows]
+        text = say("plot.rates-text", metric=metric, rates=listed(found, "semicolon"))
+        return _svg(figure, text.text(language), "rates")
 
 
-def drift(groups: Sequence[Sequence[int]], series: Mapping[str, Sequence[float | None]]) -> str:
+def drift(
+    groups: Sequence[Sequence[int]],
+    series: Mapping[str, Sequence[float | None]],
+    language: str = "en",
+) -> str:
     """Return a plot of SQNR against the chunk's place in its stream.
 
     Args:
@@ -105,18 +124,18 @@ def drift(groups: Sequence[Sequence[int]], series: Mapping[str, Sequence[float |
             axes.plot(places, heights, color=_colour(number), lw=1.6, label=name, **marks)
         _from_zero(axes, [v for values in series.values() for v in values if v is not None])
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_xlabel("chunk, counted from the start of the stream")
-        axes.set_ylabel("SQNR (dB)")
+        axes.set_xlabel(say("plot.chunk").text(language))
+        axes.set_ylabel(say("plot.sqnr").text(language))
         _legend(axes, min(len(series), 3))
-        ends = "; ".join(f"{name} {_ends(values)}" for name, values in series.items())
-        return _svg(figure, f"SQNR by chunk, from the first chunk to the last: {ends}.", "drift")
+        text = say("plot.drift-text", ends=_ends_of(series))
+        return _svg(figure, text.text(language), "drift")
 
 
 def precision(
     steps: Sequence[Mapping[str, Any]],
     chosen: int,
-    target_sqnr: float | None,
-    target_wer_loss: float | None,
+    target: tuple[float | None, float | None],
+    language: str = "en",
 ) -> str:
     """Return a plot of what a search for float16 layers has found: accuracy over work in int8.
 
@@ -124,9 +143,11 @@ def precision(
         steps: `int8_macs_share` (0 to 1), `sqnr_db`, `predicted_sqnr_db` (or None), and `wer_loss`
             in per cent (or None) of each choice that was measured.
         chosen: which of them was taken.
-        target_sqnr: what was asked for, in dB; or None.
-        target_wer_loss: what was asked for, in per cent; or None.
+        target: what was asked for: the SQNR in dB, and the loss of words in per cent; None for no
+            such target.
+        language: as in `rates`.
     """
+    target_sqnr, target_wer_loss = target
     shares = [100 * step["int8_macs_share"] for step in steps]
     worded = [step["wer_loss"] for step in steps if step["wer_loss"] is not None]
     taken = steps[chosen]
@@ -139,20 +160,17 @@ def precision(
         predicted = [_or_nan(step["predicted_sqnr_db"]) for step in steps]
         measured = [_or_nan(step["sqnr_db"]) for step in steps]
         look = dict(marker="o", ms=4, lw=1.3)
-        axes.plot(
-            shares,
-            predicted,
-            color=_colour(1),
-            ls="--",
-            fillstyle="none",
-            label="predicted",
-            **look,
-        )
-        axes.plot(shares, measured, color=_colour(0), label="measured", **look)
-        _ring(axes, shares[chosen], measured[chosen], label="taken")
+        said = {
+            name: say(f"plot.{name}").text(language)
+            for name in ("predicted", "measured", "taken", "target", "sqnr", "words", "work")
+        }
+        hollow = dict(color=_colour(1), ls="--", fillstyle="none", label=said["predicted"])
+        axes.plot(shares, predicted, **hollow, **look)
+        axes.plot(shares, measured, color=_colour(0), label=said["measured"], **look)
+        _ring(axes, shares[chosen], measured[chosen], label=said["taken"])
         if target_sqnr is not None:
-            axes.axhline(target_sqnr, color=SOFT, lw=1, ls=":", label="target")
-        axes.set_ylabel("SQNR (dB)")
+            axes.axhline(target_sqnr, color=SOFT, lw=1, ls=":", label=said["target"])
+        axes.set_ylabel(said["sqnr"])
         _legend(axes, 4)
         if worded:
             below = grid[1][0]
@@ -162,16 +180,19 @@ def precision(
             if target_wer_loss is not None:
                 below.axhline(target_wer_loss, color=SOFT, lw=1, ls=":")
             below.set_ylim(bottom=0)
-            below.set_ylabel("words lost (%)")
-        grid[-1][0].set_xlabel("multiply-accumulates in int8 (%)")
-        text = (
-            f"SQNR over the share of work in int8, from {shares[0]:.1f} % to {shares[-1]:.1f} %: "
-            f"{_ends(measured)}. Taken: {shares[chosen]:.1f} %, {taken['sqnr_db'] or 0:.1f} dB."
-        )
-        return _svg(figure, text, f"precision-{shares}-{measured}")
+            below.set_ylabel(said["words"])
+        grid[-1][0].set_xlabel(said["work"])
+        found = dict(first=shares[0], last=shares[-1], share=shares[chosen])
+        db = taken["sqnr_db"] or 0
+        text = say("plot.precision-text", ends=_ends(measured), db=db, **found)
+        return _svg(figure, text.text(language), f"precision-{shares}-{measured}")
 
 
-def long_stream(minutes: Sequence[float], series: Mapping[str, Sequence[float | None]]) -> str:
+def long_stream(
+    minutes: Sequence[float],
+    series: Mapping[str, Sequence[float | None]],
+    language: str = "en",
+) -> str:
     """Return a plot of SQNR over one long stream.
 
     Args:
@@ -190,23 +211,29 @@ def long_stream(minutes: Sequence[float], series: Mapping[str, Sequence[float | 
                 label=name,
             )
         _from_zero(axes, [v for values in series.values() for v in values if v is not None])
-        axes.set_xlabel("minutes of one stream")
-        axes.set_ylabel("SQNR (dB)")
-        _legend(axes, 4)
-        ends = "; ".join(f"{name} {_ends(values)}" for name, values in series.items())
-        return _svg(figure, f"SQNR over one long stream: {ends}.", f"stream-{ends}")
+        axes.set_xlabel(say("plot.minutes").text(language))
+        axes.set_ylabel(say("plot.sqnr").text(language))
+        _legend(axes, 3)
+        ends = _ends_of(series)
+        text = say("plot.stream-text", ends=ends)
+        return _svg(figure, text.text(language), f"stream-{ends}")
 
 
-def outputs(names: Sequence[str], series: Mapping[str, Mapping[str, Sequence[float]]]) -> str:
+def outputs(
+    names: Sequence[str],
+    series: Mapping[str, Mapping[str, Sequence[float]]],
+    language: str = "en",
+) -> str:
     """Return a plot of the SQNR of some outputs.
 
     Args:
         names: the outputs, from top to bottom.
         series: by variant and mode, SQNR in dB of each; infinite values are left out. The first
             mode is drawn hollow, the second filled.
+        language: as in `rates`.
     """
     with matplotlib.rc_context(STYLE):
-        figure, axes = _figure(48 + 13 * len(names))
+        figure, axes = _figure(48 + 15 * len(names))
         places = np.arange(len(names))
         finite = []
         for number, (variant, modes) in enumerate(series.items()):
@@ -221,28 +248,32 @@ def outputs(names: Sequence[str], series: Mapping[str, Mapping[str, Sequence[flo
                     ms=4.5,
                     fillstyle=fill,
                     color=_colour(number),
-                    label=f"{variant}, {mode}",
+                    label=say(
+                        "plot.mode", name=variant, mode=say(f"mode.{mode.replace(' ', '-')}")
+                    ).text(language),
                 )
         axes.set_yticks(places, names)
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xlim(0, 1.05 * max(finite, default=1))
-        axes.set_xlabel("SQNR (dB); more is better")
+        axes.set_xlabel(say("plot.sqnr-more").text(language))
         _legend(axes, 2)
-        return _svg(figure, f"SQNR of {len(names)} outputs, the worst first.", "outputs")
+        text = say("plot.outputs-text", count=len(names))
+        return _svg(figure, text.text(language), "outputs")
 
 
-def histogram(name: str, rows: Histogram, audio: Histogram) -> str:
+def histogram(name: str, rows: Histogram, audio: Histogram, language: str = "en") -> str:
     """Return a small plot of an input's values: calibration rows, evaluation audio, range.
 
     Args:
         name: the input.
         rows: its values in the calibration rows.
         audio: its values in the evaluation audio, over the same range.
+        language: as in `rates`.
     """
-    with matplotlib.rc_context(STYLE | {"xtick.labelsize": 9.5}):
+    with matplotlib.rc_context(STYLE):
         figure = Figure((SMALL / 72, 96 / 72))
         # Fixed places: laying out some dozens of these would take most of the report's time.
-        axes = figure.add_axes((0.21, 0.18, 0.77, 0.76))
+        axes = figure.add_axes((0.27, 0.2, 0.71, 0.74))
         low, high, edges = rows.low, rows.high, rows.edges()
         axes.axvspan(low, high, color=GRID, alpha=0.5, lw=0)
         for number, found in enumerate((rows, audio)):
@@ -257,11 +288,13 @@ def histogram(name: str, rows: Histogram, audio: Histogram) -> str:
         axes.set_xlim(edges[0], edges[-1])
         axes.set_xticks([low, high], [f"{low:.3g}", f"{high:.3g}"])
         axes.grid(False, axis="x")
-        text = (
-            f"{name}: calibrated from {low:.3g} to {high:.3g}, evaluation audio from "
-            f"{_number(audio.least)} to {_number(audio.most)}, {100 * audio.outside:.3g} % outside."
+        text = say(
+            "plot.histogram-text",
+            name=name,
+            **{"low": low, "high": high, "outside": 100 * audio.outside},
+            **{"least": _number(audio.least), "most": _number(audio.most)},
         )
-        return _svg(figure, text, f"histogram-{name}")
+        return _svg(figure, text.text(language), f"histogram-{name}")
 
 
 def _figure(height: float, width: float = WIDTH) -> tuple[Figure, Axes]:
@@ -276,14 +309,21 @@ def _colour(number: int) -> str:
 
 
 def _legend(axes: Axes, columns: int) -> None:
+    handles, labels = axes.get_legend_handles_labels()
     axes.figure.legend(
-        *axes.get_legend_handles_labels(),
+        handles,
+        [_padded(label) for label in labels],
         loc="outside upper left",
         ncols=min(columns, 4),
         handlelength=1.2,
         columnspacing=1.2,
         borderpad=0.1,
     )
+
+
+def _padded(label: str) -> str:
+    """Return a label with room for what a browser draws wider; `_svg` takes it away again."""
+    return label + PADDING * round(1.3 * len(WIDE.findall(label)))
 
 
 def _from_zero(axes: Axes, values: Sequence[float]) -> None:
@@ -300,13 +340,18 @@ def _or_nan(value: float | None) -> float:
     return np.nan if value is None else value
 
 
-def _ends(values: Sequence[float | None]) -> str:
+def _ends(values: Sequence[float | None]) -> Phrase:
     known = [value for value in values if value is not None and math.isfinite(value)]
-    return f"{known[0]:.1f} to {known[-1]:.1f} dB" if known else "exact"
+    return say("plot.ends", first=known[0], last=known[-1]) if known else say("exact")
+
+
+def _ends_of(series: Mapping[str, Sequence[float | None]]) -> Phrase:
+    ends = (say("about", name=name, what=_ends(values)) for name, values in series.items())
+    return listed(ends, "semicolon")
 
 
 def _number(value: float | None) -> str:
-    return "none" if value is None else f"{value:.3g}"
+    return say("plot.none") if value is None else f"{value:.3g}"
 
 
 def _svg(figure: Figure, text: str, key: str) -> str:
@@ -318,7 +363,8 @@ def _svg(figure: Figure, text: str, key: str) -> str:
         key: is put into the names of what the SVG refers to, which are the page's.
     """
     buffer = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": key}):
+    with matplotlib.rc_context({"svg.hashsalt": key}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     svg = buffer.getvalue()
     _, _, width, height = re.search(r'viewBox="([^"]+)"', svg)[1].split()
@@ -333,7 +379,7 @@ def _svg(figure: Figure, text: str, key: str) -> str:
     body = re.sub(r"(font: (?:\w+ )*[\d.]+px) [^;\"]+", r"\1 var(--font)", body)
     for colour, variable in VARIABLES.items():
         body = body.replace(colour, f"var({variable})")
-    body = re.sub(r"\n\s*", "\n", body)
+    body = re.sub(r"\n\s*", "\n", body).replace(PADDING, "")
     return (
         f'<svg class="plot" viewBox="0 0 {float(width):g} {float(height):g}" role="img" '
         f'aria-label="{escape(text)}">{body}</svg>'

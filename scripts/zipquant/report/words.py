@@ -1,4 +1,4 @@
-"""Every sentence that a reader of the report sees."""
+"""What the report says, case by case; the sentences themselves stand in `words.yaml`."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -8,9 +8,11 @@ from typing import Any
 from zipquant.evaluation import measures
 from zipquant.evaluation.verdict import METRICS, Judgement, Status, allowed, lost, reasons
 from zipquant.model.counters import LARGEST
+from zipquant.phrases import Phrase, listed, say, time_between
 from zipquant.recognition.error_rates import FLOAT
+from zipquant.toolkit.layer_costs import Range
 
-LABELS = {"rknn": "all three in RKNN"}
+LABELS = {"rknn": say("label.rknn")}
 """What the reserved names of models stand for."""
 
 DRIFT_DB = 1.0
@@ -65,7 +67,8 @@ def verdict(report: Mapping[str, Any]) -> dict[str, Any]:
 
     Returns:
         `best`, the variant's name; `status`, see `verdict.Status`; `headline`, one sentence;
-        `tiles`, the main figures as `what`, `figure` and `against`; `sentences`, plain text.
+        `next`, what to do now, step by step; `tiles`, the main figures as `what`, `figure` and
+        `against`; `sentences`, what the tiles do not say.
     """
     case = Case(report, report["choice"]["best"])
     tiles, sentences = [], []
@@ -73,8 +76,8 @@ def verdict(report: Mapping[str, Any]) -> dict[str, Any]:
         tile, sentences = _text_figures(case)
         tiles.append(tile)
     size = _size_tile(case)
-    tiles += [size, *_encoder_tiles(case)]
-    sentences = [*_doubts(case), *sentences, f"Its file is {_compared_sizes(case)}."]
+    tiles += [size, *_time_tile(case), *_encoder_tiles(case)]
+    sentences = [*_doubts(case), *sentences]
     sentences += along_a_stream(case.variant)
     sentences += _failures(report)
     sentences.append(_measured_by(case))
@@ -82,12 +85,13 @@ def verdict(report: Mapping[str, Any]) -> dict[str, Any]:
         "best": case.name,
         "status": case.judgement.status,
         "headline": headline(case, size["against"]),
+        "next": next_steps(case),
         "tiles": tiles,
         "sentences": sentences,
     }
 
 
-def headline(case: Case, compared: str) -> str:
+def headline(case: Case, compared: Phrase) -> Phrase:
     """Return the verdict in one sentence.
 
     Args:
@@ -97,56 +101,74 @@ def headline(case: Case, compared: str) -> str:
     judgement, name = case.judgement, case.name
     loss = judgement.evidence.loss
     if judgement.status == Status.UNFIT:
-        faults = "; ".join(f"{n} {_and(reasons(j))}" for n, j in _unfit(case).items())
-        return f"Do not deploy: {faults}. The likely cause: {cause(case)}."
+        faults = [_about(n, j) for n, j in _unfit(case).items()]
+        return say("headline.unfit", faults=listed(faults, "semicolon"), cause=cause(case))
     if judgement.status == Status.UNKNOWN:
-        return f"Nothing is claimed: {name} {_and(reasons(judgement))}."
-    given_up = [
-        f"{other} {_and(reasons(found))}"
-        for other, found in _judgements(case).items()
-        if found.status in (Status.UNFIT, Status.DOUBTFUL) and other != name
-    ]
+        return say("headline.unknown", what=_about(name, judgement))
+    given_up = listed(
+        [
+            _about(other, found)
+            for other, found in _judgements(case).items()
+            if found.status in (Status.UNFIT, Status.DOUBTFUL) and other != name
+        ],
+        "semicolon",
+    )
     instead = case.variant["build"]["dtype"] == "float16" and given_up
     if judgement.status == Status.FIT:
         if instead:
-            return f"Deploy {name}: {'; '.join(given_up)}."
-        return f"Deploy {name}: it {lost(loss)}; its file is {compared}."
-    said = f"Not shown yet: {_utterances(loss.utterances)} cannot tell whether {name} "
-    said += f"{_limit_broken(judgement)}; {_enough(judgement)}."
-    return f"{said} {'; '.join(given_up)}." if instead else said
+            return say("headline.instead", name=name, given_up=given_up)
+        return say("headline.fit", name=name, lost=lost(loss), compared=compared)
+    said = say(
+        "headline.not-shown",
+        utterances=_utterances(loss.utterances),
+        name=name,
+        limit=_limit_broken(judgement),
+        enough=_enough(judgement),
+    )
+    return say("headline.not-shown-instead", said=said, given_up=given_up) if instead else said
 
 
-def cause(case: Case) -> str:
+def next_steps(case: Case) -> list[Phrase]:
+    """Return what to do now, given the verdict."""
+    judgement, results = case.judgement, case.report["settings"]["results"]
+    copy = [say("next.copy", archive=f"{results}/bundle.tar"), say("next.run")]
+    if judgement.status == Status.UNFIT:
+        return [say("next.unfit")]
+    if judgement.status == Status.UNKNOWN:
+        (why,) = judgement.why
+        return [say(f"next.{why.replace(' ', '-')}"), *copy]
+    if judgement.status == Status.FIT:
+        return copy
+    more = [say("next.more", needed=judgement.needed)] if judgement.needed else []
+    return [*more, *copy]
+
+
+def cause(case: Case) -> Phrase:
     """Return the likely cause of a variant that is unfit, as a phrase."""
     variant, report = case.variant, case.report
     for name in _unfit(case):
         if found := overflow(report["variants"][name]):
-            return f"{name} overflows: {found}"
+            return say("cause.overflow", name=name, found=found)
     for fault in sorted(report["suitability"], key=lambda fault: fault["set"]):
         return unsuited(fault)
     clipped = {n: e["outside"] for n, e in variant.get("inputs", {}).items()}
     if clipped and max(clipped.values()) > MUCH_CLIPPED:
-        return f"the evaluation audio leaves the calibrated ranges ({_most(clipped)})"
+        return say("cause.clipped", most=_most(clipped))
     search = variant["build"].get("mixed_precision") or {}
     if "unavailable" in search:
-        return f"no search for float16 layers was possible: {search['unavailable']}"
+        return say("cause.no-search", why=search["unavailable"])
     if wrong := variant["long_stream"]["wrong"]:
-        return f"states go wrong, {wrong[0]} first"
+        return say("cause.states", name=wrong[0])
     kinds = {report["variants"][name]["build"]["dtype"] for name in _unfit(case)}
-    if "float16" in kinds:
-        return "it is not int8, since float16 does not do either; read the float model's own text"
-    return "not found; the sections Every output and Mixed precision name what is worst"
+    return say("cause.float16" if "float16" in kinds else "cause.unknown")
 
 
-def overflow(variant: Mapping[str, Any]) -> str | None:
+def overflow(variant: Mapping[str, Any]) -> Phrase | None:
     """Return what overflows in a variant that gives NaN, as a phrase; None if nothing is known."""
     found = (variant.get("time") or {}).get("overflow")
     if not found:
         return None
-    return (
-        f"the float model's tensor {found['tensor']} reaches {found['value']:,.0f}, and float16 "
-        f"ends at {LARGEST:,}"
-    )
+    return say("overflow", tensor=found["tensor"], value=found["value"], largest=LARGEST)
 
 
 def _judgements(case: Case) -> dict[str, Judgement]:
@@ -159,151 +181,144 @@ def _unfit(case: Case) -> dict[str, Judgement]:
     return {name: entry for name, entry in found.items() if entry.status == Status.UNFIT}
 
 
-def _limit_broken(judgement: Judgement) -> str:
+def _about(name: str, judgement: Judgement) -> Phrase:
+    """Return what a judgement rests on, as a sentence without its stop."""
+    return say("about", name=name, what=listed(reasons(judgement), "and"))
+
+
+def _limit_broken(judgement: Judgement) -> Phrase:
     """Return what the audio cannot tell, as a phrase that continues the variant's name."""
     loss, limit = judgement.evidence.loss, allowed(judgement.evidence.loss, judgement.limits)
     if loss.transcribed:
-        return f"loses more than {limit:g} point{'' if limit == 1 else 's'} {loss.metric}"
-    return f"changes more than {limit:g} % of the float model's text"
+        return say("limit.points", count=limit, metric=loss.metric)
+    return say("limit.text", limit=limit)
 
 
-def _enough(judgement: Judgement) -> str:
+def _enough(judgement: Judgement) -> Phrase:
     if judgement.needed is None:
-        return "its loss is as good as the limit, so no number of them would"
-    return f"about {judgement.needed:,} would"
+        return say("enough.never")
+    return say("enough.count", needed=judgement.needed)
 
 
-def _doubts(case: Case) -> list[str]:
+def _doubts(case: Case) -> list[Phrase]:
     """Return what is known of a variant of which nothing is claimed: a sentence, or none."""
     judgement = case.judgement
     if judgement.status != Status.UNKNOWN or not judgement.evidence.chunks:
         return []
-    level = _db(judgement.evidence.sqnr_db)
-    return [f"Its encoder output is at {level}; whether its words are right is not known."]
+    return [say("verdict.doubts", level=_db(judgement.evidence.sqnr_db))]
 
 
-def _text_figures(case: Case) -> tuple[dict[str, str], list[str]]:
+def _text_figures(case: Case) -> tuple[dict[str, str], list[Phrase]]:
     """Return what the best variant makes of the words: as a tile, and in sentences."""
     scores = case.report["recognition"]
     unit, metric, figures = scores["unit"], case.metric, scores["models"][case.name]
     same, loss = figures["same"], case.judgement.evidence.loss
-    texts = (
-        f"Its text is the same as the float model's in {same['same']} of "
-        f"{_utterances(same['utterances'])}."
-    )
+    texts = say("verdict.same-text", same=same["same"], utterances=_utterances(same["utterances"]))
     if not scores["transcribed"]:
         rate = figures["float"][unit]["rate"]
-        said = "There are no transcripts: error rates are against the float model's own text"
+        said = say("verdict.own-text")
         if loss:
-            said += f", between {loss.low:.1f} and {loss.high:.1f} % with 95 % confidence"
-        return _tile(metric, f"{rate:.1f} %", "against float's own text"), [texts, f"{said}."]
+            said = say("verdict.own-text-between", low=loss.low, high=loss.high)
+        return _tile(metric, f"{rate:.1f} %", say("tile.own-text")), [texts, said]
     mine = figures["transcript"][unit]
     whole = scores["models"][FLOAT]["transcript"][unit]
-    points = mine["difference"]["points"]
-    sentence = f"{metric} {mine['rate']:.1f} %, float {whole['rate']:.1f} %"
+    against = say("tile.points", points=mine["difference"]["points"], whole=whole["rate"])
+    sentences = [texts]
     if loss:
-        sentence += (
-            f"; the difference lies between {loss.low:+.1f} and {loss.high:+.1f} points with 95 % "
-            "confidence"
-        )
-        if loss.points and loss.low <= 0 <= loss.high:
-            sentence += ", so chance alone may make it"
-    against = f"{points:+.1f} points; float {whole['rate']:.1f} %"
-    return _tile(metric, f"{mine['rate']:.1f} %", against), [f"{sentence}.", texts]
+        chance = loss.points and loss.low <= 0 <= loss.high
+        key = "verdict.between-chance" if chance else "verdict.between"
+        sentences.insert(0, say(key, metric=metric, low=loss.low, high=loss.high))
+    return _tile(metric, f"{mine['rate']:.1f} %", against), sentences
+
+
+def _time_tile(case: Case) -> list[dict[str, str]]:
+    """Return how long a chunk takes on a board: measured there, else estimated, else no tile."""
+    report, time = case.report, case.variant.get("time")
+    chunk = 10 * report["model"]["chunk_shift"]
+    if time and measures.on_board(time["target"]):
+        figure, said = f"{time['median_ms']:.1f} ms", say("tile.measured", ms=chunk)
+    elif price := report["layers"]["networks"].get(case.name, {}).get("price"):
+        figure, said = time_between(Range(*price)), say("tile.estimated", ms=chunk)
+    else:
+        return []
+    return [_tile(say("tile.time", platform=report["settings"]["platform"]), figure, said)]
 
 
 def _encoder_tiles(case: Case) -> list[dict[str, str]]:
     build, evidence, tiles = case.variant["build"], case.judgement.evidence, []
     if evidence.chunks:
-        said = "SQNR, on its own states; 10 dB more is a third of the error"
+        said = say("tile.sqnr")
         if evidence.broken_chunks:
-            said = f"NaN or infinity in {evidence.broken_chunks} of {evidence.chunks} chunks"
-        tiles.append(_tile("encoder output", _db(evidence.sqnr_db), said))
+            said = say("tile.broken", broken=evidence.broken_chunks, chunks=evidence.chunks)
+        tiles.append(_tile(say("tile.encoder"), _db(evidence.sqnr_db), said))
     if (share := build.get("int8_macs_share")) is not None:
-        tiles.append(_tile("work in int8", percent(share), "of all multiply-accumulates (MACs)"))
+        tiles.append(_tile(say("tile.work"), percent(share), say("tile.macs")))
     if build["refusals"]:
-        tiles.append(_tile("stock sherpa-onnx", "cannot use it", build["refusals"][0]))
+        tiles.append(_tile(say("tile.stock"), say("stock.refuses"), build["refusals"][0]))
     else:
-        tiles.append(_tile("stock sherpa-onnx", "loads it", "types and metadata, read back"))
+        tiles.append(_tile(say("tile.stock"), say("stock.loads"), say("tile.read-back")))
     return tiles
 
 
-def _others(case: Case) -> dict[str, float]:
-    """Return the sizes of what a variant is compared with, a float16 one first."""
-    others = {"the float ONNX file": case.report["model"]["bytes"]}
-    for name, entry in case.report["variants"].items():
-        if not entry["failure"] and entry["build"]["dtype"] == "float16" and name != case.name:
-            others = {f"the .rknn of {name}": entry["build"]["bytes"]} | others
-    return others
-
-
 def _size_tile(case: Case) -> dict[str, str]:
+    """Return the size of the .rknn file, against a float16 variant's or else the ONNX file's."""
+    name, other = say("file.onnx"), case.report["model"]["bytes"]
+    for variant, entry in case.report["variants"].items():
+        if not entry["failure"] and entry["build"]["dtype"] == "float16" and variant != case.name:
+            name, other = say("file.rknn", name=variant), entry["build"]["bytes"]
+            break
     size = case.variant["build"]["bytes"]
-    name, other = next(iter(_others(case).items()))
-    return _tile("size of the .rknn", mb(size), f"{_times(size, other)} {name}")
+    return _tile(say("tile.size"), mb(size), _times(size, other, name))
 
 
-def _compared_sizes(case: Case) -> str:
-    size = case.variant["build"]["bytes"]
-    words = [f"{_times(size, other)} {name} ({mb(other)})" for name, other in _others(case).items()]
-    return f"{mb(size)}, {' and '.join(words)}"
-
-
-def _times(size: float, other: float) -> str:
+def _times(size: float, other: float, name: Phrase) -> Phrase:
     if 0.95 < size / other < 1.05:
-        return "about as large as"
+        return say("times.same", name=name)
     if size < other:
-        return f"{other / size:.1f} times smaller than"
-    return f"{size / other:.1f} times as large as"
+        return say("times.smaller", factor=other / size, name=name)
+    return say("times.larger", factor=size / other, name=name)
 
 
 def _tile(what: str, figure: str, against: str) -> dict[str, str]:
-    return {"what": what, "figure": figure, "against": against.replace(" %", "\u00a0%")}
+    return {"what": what, "figure": figure, "against": against}
 
 
-def _failures(report: Mapping[str, Any]) -> list[str]:
+def _failures(report: Mapping[str, Any]) -> list[Phrase]:
     return [
-        f"{name} could not be built: {entry['failure']}"
+        say("failed.built", name=name, why=entry["failure"])
         for name, entry in report["variants"].items()
         if entry["failure"]
     ]
 
 
-def _measured_by(case: Case) -> str:
+def _measured_by(case: Case) -> Phrase:
     time, scores = case.variant.get("time"), case.report["recognition"]
     if time and measures.on_board(time["target"]):
-        said = f"The encoder was measured on a board ({time['target']}), all else in the simulator"
+        said = say("measured.board", target=time["target"])
     elif time and time["target"] == measures.EMULATION:
-        said = (
-            "The encoder was measured in an emulation that was checked against the simulator, all "
-            "else in the simulator"
-        )
+        said = say("measured.emulation")
     else:
-        said = "All figures are measured in the simulator"
-    how = ", the error rates with greedy search." if scores else "; no text was made."
-    return f"{said} of rknn-toolkit2{how}"
+        said = say("measured.simulator")
+    return say("measured.text" if scores else "measured.no-text", said=said)
 
 
-def ran_in(variants: Mapping[str, Any]) -> str:
+def ran_in(variants: Mapping[str, Any]) -> Phrase:
     """Return what ran the variants on this machine, in words; those of a board are left out."""
     names: dict[str, list[str]] = {engine: [] for engine in measures.ENGINES}
     for name, entry in variants.items():
         if (time := entry.get("time")) and not measures.on_board(time["target"]):
             names[time["target"]].append(name)
-    simulated, emulated = (", ".join(names[engine]) for engine in measures.ENGINES)
+    simulated, emulated = (listed(names[engine]) for engine in measures.ENGINES)
     if not emulated:
-        return "the simulator"
-    first = f"the simulator ({simulated}), or " if simulated else ""
-    return (
-        f"{first}an emulation ({emulated}) that was checked on a share of the audio against the "
-        "simulator"
-    )
+        return say("ran.simulator")
+    said = say("ran.emulation", names=emulated)
+    return say("ran.both", names=simulated, emulation=said) if simulated else said
 
 
 # Along a stream
 
 
-def along_a_stream(variant: Mapping[str, Any]) -> list[str]:
+def along_a_stream(variant: Mapping[str, Any]) -> list[Phrase]:
     """Return whether a variant's error grows along a stream: a sentence, or none.
 
     The long stream says so where there is one; the first and the second half of the utterances
@@ -312,33 +327,32 @@ def along_a_stream(variant: Mapping[str, Any]) -> list[str]:
     stream, halves = variant["long_stream"], variant["drift"]
     if stream["chunks"]:
         if stream["wrong"]:
-            return [f"Over a stream of {stream['seconds']:.0f} s, {_went_wrong(stream)}."]
-        return [f"Over a stream of {stream['seconds']:.0f} s no output goes wrong."]
+            return [say("stream.wrong", seconds=stream["seconds"], what=_went_wrong(stream))]
+        return [say("stream.fine", seconds=stream["seconds"])]
     if not halves:
         return []
     change = halves["late_db"] - halves["early_db"]
     grows = math.isfinite(change) and change <= -DRIFT_DB
-    said = "grows along a stream" if grows else "does not grow along a stream"
-    return [f"Its error {said}: {halves_in_words(halves)}."]
+    key = "stream.grows" if grows else "stream.steady"
+    return [say(key, halves=halves_in_words(halves))]
 
 
-def halves_in_words(halves: Mapping[str, Any]) -> str:
+def halves_in_words(halves: Mapping[str, Any]) -> Phrase:
     """Return the SQNR of the first and the second half of the chunks."""
     (first, middle), (after, last) = halves["early"], halves["late"]
-    return (
-        f"{_db(halves['early_db'])} in chunks {first} to {middle}, {_db(halves['late_db'])} in "
-        f"chunks {after} to {last}"
-    )
+    ends = dict(first=first, middle=middle, after=after, last=last)
+    return say("stream.halves", early=_db(halves["early_db"]), late=_db(halves["late_db"]), **ends)
 
 
-def _went_wrong(stream: Mapping[str, Any]) -> str:
+def _went_wrong(stream: Mapping[str, Any]) -> Phrase:
     """Return which outputs are wrong over a long stream, and how."""
-    return ", ".join(
-        f"{name} {fault_of(stream['outputs'][name], stream['chunks'])}" for name in stream["wrong"]
+    return listed(
+        say("about", name=name, what=fault_of(stream["outputs"][name], stream["chunks"]))
+        for name in stream["wrong"]
     )
 
 
-def fault_of(output: Mapping[str, Any], chunks: int) -> str:
+def fault_of(output: Mapping[str, Any], chunks: int) -> Phrase:
     """Return what is wrong with an output over a long stream, as a phrase.
 
     Args:
@@ -346,27 +360,28 @@ def fault_of(output: Mapping[str, Any], chunks: int) -> str:
         chunks: of the stream.
     """
     if output["broken_chunks"]:
-        return f"is NaN or infinite in {output['broken_chunks']} of {chunks} chunks"
+        return say("fault.broken", broken=output["broken_chunks"], chunks=chunks)
     first, last = output["first_db"], output["last_db"]
     if first - last > DRIFT_DB:
-        return f"gets worse, from {first:.1f} to {last:.1f} dB"
-    return f"is wrong from the start, {last:.1f} dB"
+        return say("fault.worse", first=first, last=last)
+    return say("fault.always", last=last)
 
 
-def stream_title(name: str, stream: Mapping[str, Any]) -> str:
+def stream_title(name: str, stream: Mapping[str, Any]) -> Phrase:
     """Return the title of the plot over a long stream."""
     if stream["wrong"]:
-        return f"{name}: {len(stream['wrong'])} of {len(stream['outputs'])} outputs go wrong"
-    return f"{name}: no output goes wrong over {duration(stream['seconds'] / 60)}"
+        counts = dict(wrong=len(stream["wrong"]), outputs=len(stream["outputs"]))
+        return say("stream.title-wrong", name=name, **counts)
+    return say("stream.title-fine", name=name, duration=duration(stream["seconds"] / 60))
 
 
-def limited(limit: Mapping[str, Any]) -> str:
+def limited(limit: Mapping[str, Any]) -> Phrase:
     """Return what `counters.counter_limit` has found, in words."""
-    return (
-        f"{limit['state']} counts the frames of a stream in float16: exactly for "
-        f"{duration(limit['exact_minutes'])}, then rounded; after "
-        f"{duration(limit['end_minutes'])} it overflows. End a stream before that, and "
-        "begin a new one with all states zero."
+    return say(
+        "stream.limit",
+        state=limit["state"],
+        exact=duration(limit["exact_minutes"]),
+        end=duration(limit["end_minutes"]),
     )
 
 
@@ -375,7 +390,7 @@ def limited(limit: Mapping[str, Any]) -> str:
 
 def warnings(report: Mapping[str, Any]) -> list[str]:
     """Return what a reader has to know before relying on the figures."""
-    found = [_capital(unsuited(fault)) for fault in report["suitability"]]
+    found: list[str] = [say("capital", what=unsuited(f)) for f in report["suitability"]]
     found += _about_restored(report.get("restored", {}))
     found += _about_scores(report["recognition"])
     for name, variant in report["variants"].items():
@@ -383,182 +398,155 @@ def warnings(report: Mapping[str, Any]) -> list[str]:
     for name, audio in report["audio"].items():
         found += _about_files(name, audio)
     if outliers := report["calibration"]["outliers"]:
-        found.append(
-            f"{outliers} chunks of calibration audio look broken and were left out; see "
-            "calibration/outliers.tsv"
-        )
+        found.append(say("warning.outliers", count=outliers))
     return found
 
 
-def _about_restored(parts: Mapping[str, Mapping[str, Any]]) -> list[str]:
+def _about_restored(parts: Mapping[str, Mapping[str, Any]]) -> list[Phrase]:
     """Say which parts of the reference were not float32, and how far they are from their files."""
     found = []
     for part, record in parts.items():
         if record["precision"] == "float32":
             continue
-        words = (
-            f"The reference is a restored model: its {part} was {record['precision']} "
-            f"({record['evidence']}) and was turned back into float32, so what that file had lost "
-            "before is in all figures"
-        )
-        if "not_compared" in record:
-            words += "; onnxruntime cannot run the file, so the two were not compared"
-        else:
-            words += f". The two differ by {record['sqnr_db']:.1f} dB on {record['rows']} rows"
-        if "rounded_sqnr_db" in record:
-            words += (
-                ", which is the rounding of the file's activations: with it put back it is "
-                f"{record['rounded_sqnr_db']:.1f} dB"
+        said = [
+            say(
+                "warning.restored",
+                **{name: record[name] for name in ("precision", "evidence")},
+                part=part,
             )
-        found.append(words)
+        ]
+        if "not_compared" in record:
+            said.append(say("warning.restored-not-compared"))
+        else:
+            said.append(say("warning.restored-db", db=record["sqnr_db"], rows=record["rows"]))
+        if "rounded_sqnr_db" in record:
+            said.append(say("warning.restored-rounding", db=record["rounded_sqnr_db"]))
+        found.append(listed(said, "joined"))
     return found
 
 
-def unsuited(fault: Mapping[str, Any]) -> str:
+def audio_set(name: str) -> Phrase:
+    """Return the name of a set of audio: calibration or evaluation."""
+    return say(f"set.{name}")
+
+
+def unsuited(fault: Mapping[str, Any]) -> Phrase:
     """Return why audio cannot serve, as a phrase; see `suitability.examine`."""
-    name = f"the {fault['set']} audio"
-    if fault["kind"] == "silent":
-        return f"{fault['silent']} of {fault['used']} files of {name} are silent"
-    if fault["kind"] == "level":
-        other = "evaluation" if fault["set"] == "calibration" else "calibration"
-        return (
-            f"{name} is {fault['high_db'] - fault['low_db']:.0f} dB quieter than the {other} audio "
-            f"({fault['low_db']:.0f} and {fault['high_db']:.0f} dB of full scale)"
-        )
-    if fault["kind"] == "narrow":
-        return (
-            f"{name} is of a narrower band: the calibration audio has "
-            f"{fault['calibration_rate']} Hz, the evaluation audio {fault['evaluation_rate']} Hz"
-        )
-    return (
-        f"the files of {name} are too short to fill the states: the longest has {fault['chunks']} "
-        f"chunk{'' if fault['chunks'] == 1 else 's'} ({fault['seconds']:.1f} s), and caches and "
-        f"means need about {fault['needed_seconds']:.1f} s"
-    )
+    kind, name = fault["kind"], audio_set(fault["set"])
+    if kind == "silent":
+        return say("unsuited.silent", silent=fault["silent"], used=fault["used"], name=name)
+    if kind == "level":
+        other = audio_set("evaluation" if fault["set"] == "calibration" else "calibration")
+        low, high = fault["low_db"], fault["high_db"]
+        return say("unsuited.level", gap=high - low, low=low, high=high, name=name, other=other)
+    if kind == "narrow":
+        rates = (fault["calibration_rate"], fault["evaluation_rate"])
+        return say("unsuited.narrow", name=name, calibration=rates[0], evaluation=rates[1])
+    seconds, needed = fault["seconds"], fault["needed_seconds"]
+    return say("unsuited.short", name=name, count=fault["chunks"], seconds=seconds, needed=needed)
 
 
-def features(kind: str, bins: int) -> str:
+def features(kind: str, bins: int) -> Phrase:
     """Return what an encoder is fed with, as a phrase.
 
     Args:
         kind: `fbank` or `whisper`, see `Contract.features`.
         bins: mel bins.
     """
-    if kind == "whisper":
-        return f"Whisper's of {bins} bins, normalised in each chunk as sherpa-onnx does it"
-    return f"log-mel of {bins} bins, natural logarithms as in sherpa-onnx"
+    return say("features.whisper" if kind == "whisper" else "features.fbank", bins=bins)
 
 
-def overlap(count: int, evaluation: str, calibration: str) -> str:
+def overlap(count: int, evaluation: str, calibration: str) -> Phrase:
     """Return the warning that evaluation audio is also calibrated with."""
-    return (
-        f"{count} evaluation utterance(s) have the content of calibration audio, so the figures "
-        f"look better than they are; the first is {evaluation} (the same as {calibration})"
-    )
+    return say("warning.overlap", count=count, evaluation=evaluation, calibration=calibration)
 
 
-def _about_scores(scores: Mapping[str, Any] | None) -> list[str]:
+def _about_scores(scores: Mapping[str, Any] | None) -> list[Phrase]:
     if not scores or not scores["transcribed"]:
         return []
     rate = scores["models"][FLOAT]["transcript"][scores["unit"]]["rate"]
     if rate < POOR:
         return []
-    return [
-        f"The float model itself has {rate:.0f} % {METRICS[scores['unit']]}: look at the audio, "
-        "the transcripts and the tokens before the variants"
-    ]
+    return [say("warning.poor", rate=rate, metric=METRICS[scores["unit"]])]
 
 
 def _about_variant(name: str, variant: Mapping[str, Any]) -> list[str]:
     if variant["failure"]:
-        return [f"variant {name} could not be built: {variant['failure']}"]
+        return [say("warning.failed", name=name, why=variant["failure"])]
     build, found = variant["build"], []
-    found += [f"a stock sherpa-onnx cannot use {name}: {reason}" for reason in build["refusals"]]
+    found += [say("warning.refused", name=name, why=reason) for reason in build["refusals"]]
     if variant["broken_chunks"]:
-        why = f": {overflow(variant)}" if overflow(variant) else ""
-        found.append(
-            f"{name} gives NaN or infinity in {variant['broken_chunks']} of {variant['chunks']} "
-            f"chunks{why}"
-        )
+        counts = dict(broken=variant["broken_chunks"], chunks=variant["chunks"])
+        broken = say("about", name=name, what=say("reason.broken", **counts))
+        why = overflow(variant)
+        found.append(say("because", what=broken, why=why) if why else broken)
     clipped = {n: e["outside"] for n, e in variant["inputs"].items() if e["outside"] > CLIPPED}
     if clipped:
+        limit = 100 * CLIPPED
         found.append(
-            f"{name}: {len(clipped)} inputs have more than {100 * CLIPPED:g} % of the evaluation "
-            f"audio's values outside of the calibrated range ({_most(clipped)}); calibrate with "
-            "more audio like it, or more rows"
+            say("warning.clipped", name=name, count=len(clipped), limit=limit, most=_most(clipped))
         )
     stream = variant["long_stream"]
     if stream["wrong"]:
-        found.append(f"{name}, over a stream of {stream['seconds']:.0f} s: {_went_wrong(stream)}")
+        seconds = stream["seconds"]
+        found.append(say("warning.stream", name=name, seconds=seconds, what=_went_wrong(stream)))
     if inexact := [counter for counter, exact in stream["counters"].items() if not exact]:
-        found.append(f"{name} counts wrong: {', '.join(inexact)}")
+        found.append(say("warning.counters", name=name, counters=listed(inexact)))
     if sums := build.get("cumulative_sums"):
-        found.append(f"{name} has CumSum left, which RK3588 boards compute wrong: {sums}")
+        found.append(say("warning.cumsum", name=name, sums=str(sums)))
     checks = (variant.get("time") or {}).get("emulation", [])
     found += [f"{name}: {check['problem']}" for check in checks if "problem" in check][:1]
     return found + _about_search(name, build.get("mixed_precision"))
 
 
-def _about_search(name: str, search: Mapping[str, Any] | None) -> list[str]:
+def _about_search(name: str, search: Mapping[str, Any] | None) -> list[Phrase]:
     """Return whether a search for float16 layers has not reached what it was asked for."""
     if not search:
         return []
     if reason := search.get("unavailable"):
-        return [f"{name}: the layers that need float16 were not searched: {reason}"]
+        return [say("warning.unsearched", name=name, why=reason)]
     if search["met"]:
         return []
-    return [
-        f"{name} misses its target ({target(search)}): no choice that leaves "
-        f"{100 * search['least_int8_macs']:g} % of the MACs in int8 is enough, and the best of "
-        "them was taken. Lower mixed_precision.least_int8_macs or the target, or calibrate with "
-        "other rows"
-    ]
+    least = 100 * search["least_int8_macs"]
+    return [say("warning.missed", name=name, target=target(search), least=least)]
 
 
-def _about_files(name: str, audio: Mapping[str, Any]) -> list[str]:
+def _about_files(name: str, audio: Mapping[str, Any]) -> list[Phrase]:
     found = []
-    if audio["skipped"]:
-        found.append(
-            f"{len(audio['skipped'])} {name} file(s) were left out; the first: "
-            f"{audio['skipped'][0]}"
-        )
-    if audio["warnings"]:
-        found.append(
-            f"{len(audio['warnings'])} {name} file(s) are used, but look odd; the first: "
-            f"{audio['warnings'][0]}"
-        )
+    for key, files in (("skipped", audio["skipped"]), ("odd", audio["warnings"])):
+        if files:
+            what = dict(count=len(files), name=say(f"set-name.{name}"), first=files[0])
+            found.append(say(f"warning.{key}", **what))
     return found
 
 
-def _most(clipped: Mapping[str, float]) -> str:
+def _most(clipped: Mapping[str, float]) -> Phrase:
     worst = max(clipped, key=clipped.__getitem__)
-    return f"{worst} the most, {100 * clipped[worst]:.1f} %"
+    return say("most", name=worst, share=100 * clipped[worst])
 
 
 # Titles, and figures in words
 
 
-def target(search: Mapping[str, Any]) -> str:
+def target(search: Mapping[str, Any]) -> Phrase:
     """Return what a search for float16 layers was asked for."""
     asked = []
     if search["target_sqnr"] is not None:
-        asked.append(f"an SQNR of at least {search['target_sqnr']:g} dB")
+        asked.append(say("target.sqnr", db=search["target_sqnr"]))
     if search["target_wer_loss"] is not None:
-        asked.append(f"at most {search['target_wer_loss']:g} % of words lost")
-    return " and ".join(asked)
+        asked.append(say("target.words", share=search["target_wer_loss"]))
+    return listed(asked, "and")
 
 
-def precision_title(name: str, search: Mapping[str, Any]) -> str:
+def precision_title(name: str, search: Mapping[str, Any]) -> Phrase:
     """Return the title of the curve of a search for float16 layers."""
     taken = search["steps"][search["chosen"]]
-    said = "which meets" if search["met"] else "which misses"
-    return (
-        f"{name}: {percent(taken['int8_macs_share'])} of the work in int8 gives "
-        f"{_db(taken['sqnr_db'])}, {said} the target"
-    )
+    share, level = percent(taken["int8_macs_share"]), _db(taken["sqnr_db"])
+    key = "precision.title-met" if search["met"] else "precision.title-missed"
+    return say(key, name=name, share=share, level=level)
 
 
-def inputs_title(variant: str, outside: Mapping[str, float]) -> str:
+def inputs_title(variant: str, outside: Mapping[str, float]) -> Phrase:
     """Return the title of the inputs' histograms.
 
     Args:
@@ -567,18 +555,23 @@ def inputs_title(variant: str, outside: Mapping[str, float]) -> str:
     """
     left = {name: share for name, share in outside.items() if share}
     if not left:
-        return f"{variant}: all {len(outside)} inputs stay within the calibrated range"
+        return say("inputs.title-inside", name=variant, inputs=len(outside))
     worst = max(left, key=left.__getitem__)
-    return (
-        f"{variant}: {len(left)} of {len(outside)} inputs leave the calibrated range, {worst} "
-        f"with {share_of(left[worst])} of its values"
-    )
+    counts = dict(left=len(left), inputs=len(outside), share=share_of(left[worst]))
+    return say("inputs.title-outside", name=variant, worst=worst, **counts)
 
 
-def outputs_title(variant: str, shown: int, exact: int) -> str:
+def outputs_title(variant: str, shown: int, exact: int) -> Phrase:
     """Return the title of the plot of the worst outputs."""
-    title = f"SQNR of the {shown} worst outputs of {variant}"
-    return f"{title}; {exact} are exact and left out" if exact else title
+    title = say("outputs.title", shown=shown, name=variant)
+    return say("outputs.title-exact", title=title, exact=exact) if exact else title
+
+
+def measure(scores: Mapping[str, Any] | None) -> Phrase:
+    """Return by what accuracy is measured, such as word error rate."""
+    if not scores:
+        return say("measure.sqnr")
+    return say(f"measure.{scores['unit']}{'' if scores['transcribed'] else '-own'}")
 
 
 def summary(report: Mapping[str, Any]) -> list[str]:
@@ -642,7 +635,7 @@ def db(value: float | None) -> str:
     """Return a level: `NaN` where the output is broken, nothing where there is none."""
     if value is None:
         return ""
-    return "NaN" if math.isnan(value) else "exact" if value == math.inf else f"{value:.1f} dB"
+    return "NaN" if math.isnan(value) else say("exact") if value == math.inf else f"{value:.1f} dB"
 
 
 def _db(value: float | None) -> str:
@@ -666,25 +659,19 @@ def share_of(value: float) -> str:
     return f"{100 * value:.2f} %" if value >= 5e-5 else f"{100 * value:.1g} %"
 
 
-def duration(minutes: float) -> str:
+def duration(minutes: float) -> Phrase:
     """Return a time as seconds, minutes or hours, whichever reads best."""
     if minutes < 2:
-        return f"{60 * minutes:.0f} s"
-    return f"{minutes:.0f} minutes" if minutes < 120 else f"{minutes / 60:.1f} hours"
+        return say("duration.seconds", value=60 * minutes)
+    if minutes < 120:
+        return say("duration.minutes", value=minutes)
+    return say("duration.hours", value=minutes / 60)
 
 
-def span(ends: Sequence[float] | None) -> str:
+def span(ends: Sequence[float] | None) -> Phrase:
     """Return an interval."""
-    return f"{ends[0]:.2f} to {ends[1]:.2f}" if ends else "none seen"
+    return say("range", low=ends[0], high=ends[1]) if ends else say("range.none")
 
 
-def _utterances(count: int) -> str:
-    return f"{count:,} utterance{'' if count == 1 else 's'}"
-
-
-def _and(phrases: Sequence[str]) -> str:
-    return " and ".join(phrases)
-
-
-def _capital(phrase: str) -> str:
-    return phrase[0].upper() + phrase[1:]
+def _utterances(count: int) -> Phrase:
+    return say("utterances", count=count)
