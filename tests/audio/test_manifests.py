@@ -179,9 +179,8 @@ def test_all_other_files_of_a_folder_are_counted(folder):
     assert manifest.passed_over(str(folder)) == ""
     for name in ("notes.md", "b.MD", "._a.wav", "clips/.DS_Store", "LICENSE", "a.txt", "z.txt"):
         (folder / name).write_text("x")
-    told = manifest.passed_over(str(folder)).partition("(")[2]
-    expected = "2 .md, 1 .txt, 2 with a dot before the name, 1 without a suffix)"
-    assert told == expected
+    told = manifest.passed_over(str(folder))
+    assert "(2 .md, 1 .txt, 2 with a dot before the name, 1 without a suffix)" in told
     assert manifest.passed_over(str(folder / "a.wav")) == ""
 
 
@@ -191,3 +190,109 @@ def test_what_is_no_manifest_is_named(folder):
         kind_of(str(folder / "m.txt"))
     with pytest.raises(UserError, match="there is no such folder or manifest"):
         kind_of(str(folder / "none"))
+
+
+def test_commands_that_only_decode_need_not_be_run(folder):
+    wav = folder / "a.wav"
+    lines = [
+        f"u1 flac -c -d -s {wav} |",
+        f"u2 sox '{wav}' -t wav -r 16000 - |",
+        f"u3 ffmpeg -v 8 -i {wav} -f wav -ar 16000 -ac 1 - |",
+        f"u4\tcat {wav} |",
+    ]
+    (folder / "wav.scp").write_text("".join(f"{line}\n" for line in lines))
+    assert {name: entry[0] for name, entry in read(folder).items()} == dict.fromkeys(
+        ("u1", "u2", "u3", "u4"), "a.wav"
+    )
+    for other in (f"sox {wav} -t wav - speed 1.1 |", f"ffmpeg -ss 3 -i {wav} - |", "touch x |"):
+        (folder / "wav.scp").write_text(f"u1 {other}\n")
+        with pytest.raises(UserError, match="the recording is made by a command"):
+            read(folder)
+    assert not (folder / "x").exists()
+
+
+def test_paths_of_kaldi_relative_to_a_folder_above(folder):
+    data = folder / "data/train"
+    data.mkdir(parents=True)
+    (data / "wav.scp").write_text("r1\tclips/b.wav\n")
+    (data / "segments").write_text("u1 r1 0.05 -1\n")
+    (data / "text").write_bytes("\ufeffu1\tONE  TWO\r\n".encode())
+    assert read(data) == {"u1": ("b.wav", "ONE TWO", 0.05, None)}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("data.list", '{"key": "a", "wav": "a.wav", "txt": "one two"}\n'),
+        ("metadata.jsonl", '{"file_name": "a.wav", "transcription": "one  two", "id": "a"}\n'),
+        ("m.json", '[\n{"audio_filepath": "a.wav",\n "text": "one two", "duration": 9}\n]'),
+        ("m.jsonl", '{"audio": {"path": "a.wav"}, "sentence": "one two"}\n'),
+        ("metadata.csv", "a|1 two|one two\n"),
+        ("m.csv", "a.wav,one two\n"),
+        ("m.csv", 'path,text\n.\\a.wav,"one\ntwo"\n'),
+        ("my.scp.txt", "a a.wav\n"),
+    ],
+)
+def test_other_forms_that_people_have(folder, name, content):
+    (folder / name).write_text(content)
+    ((id_, entry),) = read(folder / name).items()
+    assert (id_, entry[0], entry[2:]) == ("a", "a.wav", (0, None))
+    assert entry[1] == ("" if name == "my.scp.txt" else "one two")
+
+
+def test_parts_of_one_file_end_where_their_duration_says(folder):
+    entries = [
+        {"audio_filepath": "a.wav", "duration": 0.1, "offset": start, "text": "x"}
+        for start in (0.0, 0.1, 0.2)
+    ]
+    (folder / "m.json").write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+    assert {n: e[2:] for n, e in read(folder / "m.json").items()} == {
+        "a-0": (0, 0.1),
+        "a-0.1": (0.1, 0.2),
+        "a-0.2": (0.2, pytest.approx(0.3)),
+    }
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "gbk"])
+def test_encodings(folder, encoding):
+    (folder / "m.tsv").write_bytes("path\ttext\r\na.wav\t你好\r\n".encode(encoding))
+    (folder / "a.TXT").write_bytes("你好".encode(encoding))
+    for source in (folder / "m.tsv", folder):
+        if encoding == "gbk":
+            with pytest.raises(UserError, match=r"is not UTF-8 text .* iconv -f GBK -t UTF-8"):
+                read(source)
+        else:
+            assert read(source)["a"][1] == "你好"
+
+
+def test_lists_elsewhere_in_a_folder(folder):
+    (folder / "transcript").mkdir()
+    (folder / "transcript/all_v0.8.txt").write_text("a 而 对\nb 楼市\nz 没有\n")
+    (folder / "readme.txt").write_bytes("a 说明".encode("gbk"))
+    found = read(folder)
+    assert (found["a"][1], found["clips/b"][1], found["clips/c d"][1]) == ("而 对", "楼市", "")
+    assert "(1 .txt)" in manifest.passed_over(str(folder))
+
+
+def test_one_recording_is_a_source(folder):
+    assert read(folder / "clips/c d.wav") == {"c d": ("c d.wav", "", 0, None)}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("m.jsonl.gz", gzip.compress(b'{"a": 1}')[:-9], "is no gzip file, or not a whole one"),
+        ("m.jsonl.gz", b"\x1f\x8b123", "is no gzip file, or not a whole one"),
+        ("data.tar.xz", b"x", "is an archive: unpack it"),
+        ("m.csv", b"", "is empty"),
+        ("m.csv", b"path\thttps\nhttps://x.y/a.wav\t1\n", "is an address, not a file"),
+        ("r.jsonl", b'{"id": "r", "sources": [], "duration": 1}', "is a recording of Lhotse"),
+        ("x.jsonl", b'{"id": "r", "tracks": []}', "is a mixed cut of Lhotse"),
+        ("n.jsonl", b'{"recording": 3}', "the recording must have one source of type 'file'"),
+        ("d.jsonl", b'{"wav": "a.wav"}\n' * 2, "has the id 'a-0' twice"),
+    ],
+)
+def test_more_that_is_refused(folder, name, content, message):
+    (folder / name).write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read(folder / name)

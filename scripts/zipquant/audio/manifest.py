@@ -4,7 +4,6 @@ The Snakefile imports this module on every start, so it needs nothing but the st
 """
 
 import itertools
-import os
 
 from zipquant.audio.manifests import folders, tables
 from zipquant.audio.manifests.kinds import kind_of
@@ -31,6 +30,10 @@ def read(source: str) -> list[Utterance]:
         )
     utterances.sort(key=lambda utterance: utterance.id)
     for first, second in itertools.pairwise(utterances):
+        if first.id == second.id and first.path == second.path:
+            raise UserError(
+                f"'{source}' has the id '{first.id}' twice, for {first.path}; take one out"
+            )
         if first.id == second.id:
             raise UserError(
                 f"two files of '{source}' have the id '{first.id}': {first.path} and "
@@ -65,15 +68,18 @@ def passed_over(source: str) -> str:
 
     Such files do no harm; they are counted so that none is passed over without a word.
     """
-    counts = folders.others(source) if os.path.isdir(source) else {}
+    counts = folders.others(source) if kind_of(source) is folders else {}
     if not counts:
         return ""
     listed = ", ".join(f"{count} {what}" for what, count in sorted(counts.items()))
-    return f"{source}: other files are not looked at ({listed})"
+    return (
+        f"{source}: other files are not looked at ({listed}); to use a manifest among them, give "
+        "that file"
+    )
 
 
 def _odd(source: str) -> list[tuple[str, int]]:
-    return sorted(folders.passed_over(source).items()) if os.path.isdir(source) else []
+    return sorted(folders.passed_over(source).items()) if kind_of(source) is folders else []
 
 
 def cap(utterances: list[Utterance], most: int) -> list[Utterance]:

@@ -1,7 +1,10 @@
 """What several kinds of manifests share: opening text, finding the audio of a line."""
 
+import codecs
 import gzip
 import os
+import re
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TextIO
@@ -15,19 +18,25 @@ FOLDERS = ("", "clips", "wav", "wavs", "audio")
 
 @contextmanager
 def opened(path: str) -> Iterator[TextIO]:
-    """Open a text file, gzipped or not; a byte order mark is left out.
+    """Open a text file, gzipped or not; a byte order mark is left out, and tells UTF-16.
 
     Raises:
-        UserError: it is not UTF-8 text.
+        UserError: it is neither UTF-8 nor UTF-16 with a mark, or no whole gzip file.
     """
     opener = gzip.open if path.endswith(".gz") else open
     try:
-        with opener(path, "rt", encoding="utf-8-sig", newline="") as file:
+        with opener(path, "rb") as file:
+            marked = file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+        encoding = "utf-16" if marked else "utf-8-sig"
+        with opener(path, "rt", encoding=encoding, newline="") as file:
             yield file
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error})") from None
-    except gzip.BadGzipFile as error:
-        raise UserError(f"{path} is no gzip file ({error})") from None
+    except UnicodeError as error:
+        raise UserError(
+            f"{path} is not UTF-8 text ({error}): save it as UTF-8, for example by "
+            "iconv -f GBK -t UTF-8"
+        ) from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise UserError(f"{path} is no gzip file, or not a whole one ({error})") from None
 
 
 def lines(path: str) -> Iterator[tuple[int, str]]:
@@ -53,11 +62,27 @@ def audio_at(where: str, folder: str, path: str) -> str:
     Raises:
         UserError: there is no such file.
     """
-    for below in FOLDERS:
-        found = os.path.normpath(os.path.join(folder, below, path))
-        if os.path.isfile(found):
-            return found if os.path.isabs(path) or folder else os.path.join(below, path)
+    if found := find_audio(folder, path):
+        return found
+    if re.match(r"\w+://", path):
+        raise UserError(f"{where}: {path[:80]} is an address, not a file: download it")
     raise UserError(f"{where}: there is no file {os.path.join(folder, path)}")
+
+
+def find_audio(folder: str, path: str) -> str | None:
+    """Return the audio file that a manifest in a folder names; None if there is none."""
+    # As Windows writes paths.
+    for name in dict.fromkeys((path, path.replace("\\", "/"))):
+        for below in FOLDERS:
+            found = os.path.normpath(os.path.join(folder, below, name))
+            if os.path.isfile(found):
+                return found if os.path.isabs(name) or folder else os.path.join(below, name)
+    return None
+
+
+def one_line(text: str) -> str:
+    """Return a text with single spaces for all white space, line breaks included."""
+    return " ".join(text.split())
 
 
 def checked(where: str, utterance: Utterance) -> Utterance:
@@ -80,4 +105,4 @@ def checked(where: str, utterance: Utterance) -> Utterance:
 
 def stem(path: str) -> str:
     """Return a path without its suffix, as an id."""
-    return os.path.splitext(path)[0].replace(os.sep, "/").lstrip("./")
+    return os.path.splitext(path)[0].replace("\\", "/").lstrip("./")

@@ -2,10 +2,11 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
+from dataclasses import replace
 from pathlib import Path
 
-from zipquant.audio.manifests.common import lines
+from zipquant.audio.manifests.common import lines, one_line, opened
 from zipquant.audio.utterance import AUDIO_SUFFIXES, OTHER_SUFFIXES, Utterance
 from zipquant.errors import UserError, plain
 
@@ -28,20 +29,25 @@ def read(source: str) -> list[Utterance]:
 
     Transcripts are taken from a text file of the same name beside each (`a.wav`, `a.txt`), or from
     a file such as LibriSpeech's `84-121123.trans.txt` or the `trans.txt` of sherpa-onnx's
-    `test_wavs` in the same folder.
+    `test_wavs` in the same folder. Where there are none, from lists anywhere in the folder whose
+    lines begin with the name of a recording, such as AISHELL's and Kaldi's `text`.
     """
     found = []
     for parent, names in _walk(source):
         texts = _transcripts(parent, names)
+        own = {os.path.splitext(name)[0]: name for name in names if _is_text(name)}
         for name in sorted(names):
             stem, suffix = os.path.splitext(name)
             if suffix.lower() not in AUDIO_SUFFIXES:
                 continue
             relative = os.path.relpath(os.path.join(parent, stem), source)
-            text = texts.get(name) or texts.get(stem) or _own_text(parent, stem, names)
+            text = texts.get(name) or texts.get(stem) or _own_text(parent, own.get(stem))
             path = os.path.join(parent, name)
             found.append(Utterance(Path(relative).as_posix(), path, text))
-    return found
+    if any(utterance.text for utterance in found):
+        return found
+    texts, _ = _lists(source, {os.path.basename(u.id) for u in found})
+    return [replace(u, text=texts.get(os.path.basename(u.id), "")) for u in found]
 
 
 def passed_over(source: str) -> dict[str, int]:
@@ -56,11 +62,14 @@ def passed_over(source: str) -> dict[str, int]:
 def others(source: str) -> dict[str, int]:
     """Count the files of a folder that are neither audio nor transcripts, by their suffix."""
     count: Counter = Counter()
+    stems = set().union(*(_stems(names) for _, names in _walk(source)))
+    used = _lists(source, stems)[1]
     for parent, names in _walk(source):
-        stems = {os.path.splitext(n)[0] for n in names if n.lower().endswith(AUDIO_SUFFIXES)}
+        stems = _stems(names)
         for name in names:
             stem, suffix = os.path.splitext(name)
-            is_text = name.lower().endswith(TRANSCRIPTS) or (suffix == ".txt" and stem in stems)
+            is_text = name.lower().endswith(TRANSCRIPTS) or os.path.join(parent, name) in used
+            is_text = is_text or (suffix.lower() == ".txt" and stem in stems)
             if suffix.lower() not in (*AUDIO_SUFFIXES, *OTHER_SUFFIXES) and not is_text:
                 count[suffix.lower() or "without a suffix"] += 1
         hidden = sum(name.startswith(".") for name in os.listdir(parent))
@@ -91,16 +100,53 @@ def _transcripts(parent: str, names: list[str]) -> dict[str, str]:
             continue
         for _, line in lines(os.path.join(parent, name)):
             key, _, text = line.replace("\t", " ").partition(" ")
-            found[key] = plain(" ".join(text.split()))
+            found[key] = plain(one_line(text))
     return found
 
 
-def _own_text(parent: str, stem: str, names: list[str]) -> str:
-    name = f"{stem}.txt"
-    path = os.path.join(parent, name)
-    if name not in names or os.path.getsize(path) > LONGEST_TEXT:
+def _own_text(parent: str, name: str | None) -> str:
+    """Return the transcript in a file that lies beside a recording."""
+    path = os.path.join(parent, name or "")
+    if name is None or os.path.getsize(path) > LONGEST_TEXT:
         return ""
-    try:
-        return plain(" ".join(Path(path).read_text(encoding="utf-8-sig").split()))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is not UTF-8 text ({error})") from None
+    with opened(path) as file:
+        return plain(one_line(file.read()))
+
+
+def _stems(names: list[str]) -> set[str]:
+    """Return the names of the recordings among some files, without their suffixes."""
+    return {os.path.splitext(n)[0] for n in names if n.lower().endswith(AUDIO_SUFFIXES)}
+
+
+def _is_text(name: str) -> bool:
+    return name.lower().endswith(".txt") and not name.lower().endswith(TRANSCRIPTS)
+
+
+def _lists(source: str, stems: Set[str]) -> tuple[dict[str, str], set[str]]:
+    """Return the transcripts of lists of recordings, by the recording's name, and the lists."""
+    found: dict[str, str] = {}
+    used: set[str] = set()
+    for parent, names in _walk(source):
+        beside = _stems(names)
+        for name in sorted(names):
+            path = os.path.join(parent, name)
+            if (_is_text(name) and os.path.splitext(name)[0] not in beside) or name == "text":
+                try:
+                    texts = dict(_entries(path))
+                except UserError:
+                    continue  # a text of any kind in another encoding
+                # A list is of these recordings if its lines begin with their names; it may be of
+                # more, or not of all.
+                known = len(texts.keys() & stems)
+                if known and 2 * known >= min(len(texts), len(stems)):
+                    found |= texts
+                    used.add(path)
+    return found, used
+
+
+def _entries(path: str) -> Iterator[tuple[str, str]]:
+    """Yield the name and the transcript of each line of a list; nothing of what is none."""
+    for _, line in lines(path):
+        name, *text = line.split(None, 1)
+        stem, suffix = os.path.splitext(name)
+        yield stem if suffix.lower() in AUDIO_SUFFIXES else name, plain(one_line("".join(text)))

@@ -4,7 +4,7 @@ import csv
 import os
 from collections.abc import Iterator
 
-from zipquant.audio.manifests.common import audio_at, checked, opened, stem
+from zipquant.audio.manifests.common import audio_at, checked, one_line, opened, stem
 from zipquant.audio.utterance import Utterance
 from zipquant.errors import UserError
 
@@ -15,10 +15,11 @@ COLUMNS = {
     "path": (
         *("path", "file", "wav", "audio", "filename", "file_name", "audio_path", "audio_file"),
         *("audio_filepath", "wav_path", "wav_file", "wav_filename", "filepath", "file_path"),
+        *("source",),
     ),
     "text": (
         *("text", "sentence", "transcript", "transcription", "transcriptions", "transcripts"),
-        *("normalized_text", "normalised_text", "raw_text", "label"),
+        *("normalized_text", "normalised_text", "raw_text", "label", "txt", "target"),
     ),
     "start": ("start", "begin", "offset", "start_time", "begin_time"),
     "end": ("end", "stop", "end_time", "stop_time"),
@@ -33,7 +34,7 @@ def is_kind(source: str) -> bool:
     if not os.path.isfile(source):
         return False
     delimiter, names = _header(source)
-    return bool(delimiter) and "path" in _known(names)
+    return bool(delimiter) and "path" in known(names)
 
 
 def read(source: str) -> list[Utterance]:
@@ -45,7 +46,7 @@ def read(source: str) -> list[Utterance]:
     folder, found = os.path.dirname(source), []
     seen: dict[tuple, int] = {}
     delimiter, names = _header(source)
-    columns = _known(names)
+    columns = known(names)
     for name in set(names) & set(columns.values()):
         if names.count(name) > 1:
             raise UserError(
@@ -67,7 +68,7 @@ def read(source: str) -> list[Utterance]:
             )
         seen[key] = number
         name = values.get("id") or stem(values["path"]) + (f"-{start:g}" if start else "")
-        utterance = Utterance(name, path, values.get("text", ""), start or 0.0, end)
+        utterance = Utterance(name, path, one_line(values.get("text", "")), start or 0.0, end)
         found.append(checked(where, utterance))
     return found
 
@@ -75,16 +76,16 @@ def read(source: str) -> list[Utterance]:
 def unread(source: str) -> list[str]:
     """Return the columns of a table without transcripts that might hold them; none otherwise."""
     _, names = _header(source)
-    columns = _known(names)
+    columns = known(names)
     others = [name for name in names if name and name not in columns.values()]
     return [] if "text" in columns else others
 
 
-def _known(names: list[str]) -> dict[str, str]:
+def known(names: list[str]) -> dict[str, str]:
     """Return the column of each kind, by the kind."""
     found = {}
-    for kind, known in COLUMNS.items():
-        for name in known:
+    for kind, usual in COLUMNS.items():
+        for name in usual:
             if name in names:
                 found[kind] = name
                 break
@@ -99,7 +100,7 @@ def _header(source: str) -> tuple[str, list[str]]:
         names = next(csv.reader([first], delimiter=delimiter, **_dialect(delimiter)), [])
         # Small letters and no spaces around: as people write them.
         names = [name.strip().lower() for name in names]
-        if "path" in _known(names) and (len(names) > 1 or delimiter == DELIMITERS[-1]):
+        if "path" in known(names) and (len(names) > 1 or delimiter == DELIMITERS[-1]):
             return delimiter, names
     return "", []
 
