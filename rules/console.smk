@@ -3,6 +3,7 @@
 # left as Snakemake prints it.
 
 import atexit
+import json
 import logging
 import re
 import shlex
@@ -121,14 +122,12 @@ def show_summary() -> None:
     if summary.exists():
         print(f"report: {result('report/index.html')}", file=sys.stderr)
         print(plain(summary.read_text()), end="", file=sys.stderr)
-    archive = result("bundle.tar")
+    archive, figures = result("bundle.tar"), Path(result("report/report.json"))
     if os.path.exists(archive):
         print(f"bundle: {archive}", file=sys.stderr)
-        print(
-            f"next: scp {shlex.quote(archive)} USER@BOARD: and on the board: tar xf bundle.tar; "
-            "bundle/README.md has the commands",
-            file=sys.stderr,
-        )
+    if figures.exists():
+        for step in json.loads(figures.read_text())["verdict"].get("next", []):
+            print(f"next: {plain(step)}", file=sys.stderr)
 
 
 def sorted_logs() -> list[Path]:

@@ -27,12 +27,13 @@ class TimeLeft:
         self._earlier = earlier
         self._cores = max(1, cores)
         self._running: dict[object, tuple[str, float]] = {}
-        self._took: defaultdict[str, list[float]] = defaultdict(list)
+        self._done: Counter[str] = Counter()
+        self._took: defaultdict[str, float] = defaultdict(float)
 
     def expected(self, rule: str) -> float | None:
         """Return how many seconds a job of a rule is expected to take; None if nothing is known."""
-        if self._took[rule]:
-            return statistics.fmean(self._took[rule])
+        if self._done[rule]:
+            return self._took[rule] / self._done[rule]
         return self._earlier.get(rule)
 
     def begin(self, job: object, rule: str, now: float) -> None:
@@ -43,7 +44,8 @@ class TimeLeft:
         """Note that a job is done."""
         if job in self._running:
             rule, begun = self._running.pop(job)
-            self._took[rule].append(now - begun)
+            self._took[rule] += now - begun
+            self._done[rule] += 1
             self._left[rule] -= 1
 
     def in_words(self, now: float) -> str:

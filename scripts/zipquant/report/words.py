@@ -1,6 +1,7 @@
 """What the report says, case by case; the sentences themselves stand in `words.yaml`."""
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -131,7 +132,7 @@ def headline(case: Case, compared: Phrase) -> Phrase:
 def next_steps(case: Case) -> list[Phrase]:
     """Return what to do now, given the verdict."""
     judgement, results = case.judgement, case.report["settings"]["results"]
-    copy = [say("next.copy", archive=f"{results}/bundle.tar"), say("next.run")]
+    copy = [say("next.copy", archive=shlex.quote(f"{results}/bundle.tar")), say("next.run")]
     if judgement.status == Status.UNFIT:
         return [say("next.unfit")]
     if judgement.status == Status.UNKNOWN:
