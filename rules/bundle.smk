@@ -44,6 +44,8 @@ rule plain_encoder:
         runtime=growing(120),
     params:
         work=lambda w, output: os.path.dirname(output.build),
+        # Only if there are two forms to compare, and the toolkit could build this one.
+        also=[result("plain_encoder/encoder.rknn"), result("plain_encoder/layers.tsv")],
         context_size=context_size(),
         settings=VARIANTS,
     message:

@@ -28,8 +28,7 @@ def products() -> list:
     found = []
     for rule in workflow.rules:
         found += rule.products()
-        if also := rule.params.get(ledger.ALSO):
-            found.append(_IOFile(also, rule))
+        found += [_IOFile(path, rule) for path in rule.params.get(ledger.ALSO, [])]
     return found
 
 

@@ -56,7 +56,7 @@ rule quantize:
     params:
         work=lambda w, output: os.path.dirname(output.build),
         # Only if the toolkit could build one, so it is no output that Snakemake would insist on.
-        also=result("variants/{variant}/encoder.rknn"),
+        also=[result("variants/{variant}/encoder.rknn")],
         platform=config["platform"],
         context_size=context_size(),
         settings=lambda w: VARIANTS[w.variant],

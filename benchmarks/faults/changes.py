@@ -52,7 +52,7 @@ CHANGED: dict[str, tuple[dict, str]] = {
     "variant": ({"variants": {"int8": {"method": "layer"}, "fp16": None}}, "quantize"),
     "preparation": ({"preparation": {"fold_constants": True}}, "prepare"),
     "evaluation": ({"evaluation": {"one_step_chunks": 2, "long_stream": 3}}, "evaluate"),
-    "long stream": ({"evaluation": {"one_step_chunks": 1, "long_stream": 4}}, "long_stream"),
+    "long stream": ({"evaluation": {"one_step_chunks": 1, "long_stream": 4}}, "evaluate"),
     "joiner": ({"recognizer": {"joiner": "int8"}}, "convert"),
 }
 """Settings that change when Snakemake's notes are lost, and a rule that has to run for each."""

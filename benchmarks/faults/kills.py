@@ -154,7 +154,7 @@ MADE_BY = {
     "quantize": "variants", "encode": "encoded/float", "evaluate": "evaluation|encoded/int8",
     "decode": "texts", "choose": "best", "convert": "recognizer",
     "verify": "recognizer/.*json", "decode_rknn": "texts/rknn", "score": "scores",
-    "bundle": "bundle", "report": "report",
+    "plain_encoder": "plain_encoder", "bundle": "bundle", "report": "report",
 }  # fmt: skip
 
 

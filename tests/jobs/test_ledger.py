@@ -140,7 +140,7 @@ def test_result_that_is_not_to_be_kept_is_made_again(job):
 
 
 def test_file_that_a_job_may_make_has_to_be_there(job):
-    job.params["also"] = "results/encoder.rknn"
+    job.params["also"] = ["results/encoder.rknn", "results/never.made"]
     Path("results/encoder.rknn").write_text("RKNN")
     origin = ledger.origin("results", job)
     integrity.seal("results", ledger.made(job), origin)

@@ -11,10 +11,21 @@ import numpy as np
 import pytest
 
 from helpers.models import tiny_ctc
-from helpers.places import SHARED_SPEECH, needs_shared_speech
+from helpers.places import ROOT, SHARED_SPEECH, needs_shared_speech
 from helpers.projects import AUDIO, CALIBRATION_FILES, configure, make_project, run
 from zipquant.model import contract
 from zipquant.toolkit import rknn_file
+
+
+def check_all_is_recorded(project):
+    """No file of the results is unknown to the command that compares all of them."""
+    command = [sys.executable, ROOT / "scripts/check_results.py", "results"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout
+
+
+def test_everything_that_a_run_has_made_is_recorded(finished):
+    check_all_is_recorded(finished)
 
 
 def test_whole_line_ends_with_a_built_model_and_figures(finished):
@@ -129,8 +140,14 @@ def test_calibration_set_is_the_same_for_any_shards_and_cores(finished, tmp_path
 def test_ctc_model_runs_through_to_a_bundle_by_config_alone(fresh):
     model = tiny_ctc(fresh / "models/ctc.onnx", tokens=6, batch=1, counter="int32")
     (fresh / "models/tokens.txt").write_text("<blk> 0\na 1\nb 2\n▁c 3\nd 4\n<unk> 5\n")
-    configure(fresh, model={"encoder": str(model)}, variants={"fp16": None})
+    configure(
+        fresh,
+        model={"encoder": str(model)},
+        variants={"fp16": None},
+        bundle={"plain_encoder": True},
+    )
     run(fresh)
+    check_all_is_recorded(fresh)
     bundle = fresh / "results/bundle"
     manifest = json.loads((bundle / "manifest.json").read_text())
     assert manifest["refusals"] == [] and manifest["recognizer"] == {}

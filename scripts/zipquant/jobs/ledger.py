@@ -39,8 +39,8 @@ PACKAGES = {
 
 READS, ALSO = "reads", "also"
 """Parameters of rules: files outside the results folder that a job reads, although they are no
-inputs that Snakemake would have to know; and one file that it makes unless its result is not to be
-kept, so that it is no output that Snakemake would insist on."""
+inputs that Snakemake would have to know; and files that it makes unless its result is not to be
+kept, so that they are no outputs that Snakemake would insist on."""
 
 LONG = 200
 """Characters of a parameter that are recorded as they are; of longer ones it is a hash."""
@@ -179,8 +179,7 @@ def changed(path: str, since: str) -> str:
 
 def outputs(job: Any) -> list[str]:
     """Return what a job makes, also what Snakemake does not insist on."""
-    also = getattr(job, "params", {}).get(ALSO)
-    return [*map(str, job.output), *([str(also)] if also else [])]
+    return [*map(str, job.output), *map(str, getattr(job, "params", {}).get(ALSO, []))]
 
 
 def made(job: Any) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zipquant.jobs import files
-from zipquant.toolkit.variant_folder import ENCODER, TOOLKIT
+from zipquant.toolkit.variant_folder import ENCODER, LAYERS, TOOLKIT
 from zipquant.variants.build import Settings, Source, attempt
 from zipquant.variants.record import NATIVE_GRAPH, Build
 
@@ -39,6 +39,7 @@ def build(
         return
     shutil.rmtree(work / TOOLKIT, ignore_errors=True)
     (work / TOOLKIT).mkdir(parents=True)
-    (work / ENCODER).unlink(missing_ok=True)
+    for name in (ENCODER, LAYERS):
+        (work / name).unlink(missing_ok=True)
     reason = f"{best} is built from the encoder as it is, so there are no two to compare"
     Build(built.platform, built.dtype, failure=reason).save(work)
