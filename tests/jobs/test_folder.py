@@ -98,3 +98,25 @@ def test_folder_that_is_not_there_holds_nothing():
     check("none")
     os.mkdir("none")
     check("none")
+
+
+@pytest.mark.parametrize("name", ["best.json", "traces", "traces/0.h5"])
+def test_link_to_nothing_is_named_with_what_to_do(name):
+    for path in ("results/best.json", "results/traces/0.h5"):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).touch()
+    integrity.seal("results", ["results/best.json", "results/traces/0.h5"])
+    link = Path("results", name)
+    link.rename("elsewhere")
+    link.symlink_to(Path("elsewhere").absolute())
+    check()
+    Path("elsewhere").rename("further")
+    with pytest.raises(UserError, match=rf"results/{name} is a link to .*elsewhere, which is not"):
+        check()
+
+
+def test_link_to_nothing_where_a_run_would_write_is_named():
+    Path("results").mkdir()
+    Path("results/traces").symlink_to("nowhere")
+    with pytest.raises(UserError, match="results/traces is a link to nowhere, which is not there"):
+        check()

@@ -72,9 +72,10 @@ def check_is_ours(results: str, products: Iterable[str], is_product: Callable[[s
         is_product: whether a path is one of them.
 
     Raises:
-        UserError: something is; some of it is named.
+        UserError: something is, some of it is named; or a result is a link to what is not there.
     """
     heads = {os.path.relpath(path, results).split(os.sep)[0] for path in map(str, products)}
+    _check_links(results, heads)
     found = []
     for name in integrity.unrecorded(results, heads):
         # Of a folder that a job makes, all that is in it is deleted.
@@ -88,3 +89,16 @@ def check_is_ours(results: str, products: Iterable[str], is_product: Callable[[s
             f"run would overwrite or delete: {', '.join(found[:NAMED])}{more}. Move them "
             "elsewhere, or set results to another folder"
         )
+
+
+def _check_links(results: str, heads: Iterable[str]) -> None:
+    """Refuse links to nothing: on a disk that is not mounted there may be results."""
+    recorded = {os.path.relpath(path, results) for path in integrity.recorded(results)}
+    folders = {str(parent) for name in recorded for parent in Path(name).parents}
+    for name in sorted({*heads, *recorded, *folders}):
+        path = os.path.join(results, name)
+        if os.path.islink(path) and not os.path.exists(path):
+            raise UserError(
+                f"{path} is a link to {os.readlink(path)}, which is not there: bring that back, or "
+                "delete the link, and the same command makes the results again"
+            )
