@@ -76,9 +76,9 @@ def test_every_phrase_that_is_used_is_there_and_every_one_is_used():
 def test_phrase_is_english_text_that_can_be_said_in_chinese():
     loss = say("lost.more", points=0.31, metric="WER")
     assert loss == "loses 0.3 points WER against float"
-    said = say("about", name="int8", what=listed([loss, say("lost.none", metric="CER")], "and"))
+    said = say("judged", name="int8", what=listed([loss, say("lost.none", metric="CER")], "and"))
     assert said == "int8 loses 0.3 points WER against float and loses no CER against float"
-    chinese = "int8 的 WER 比浮点模型高 0.3 个百分点，并且的 CER 与浮点模型持平"
+    chinese = "int8：WER 比浮点模型高 0.3 个百分点，CER 与浮点模型持平"
     assert said.text("zh") == chinese
     again = Phrase.from_dict(json.loads(json.dumps(said.as_dict())))
     assert (again, again.text("zh")) == (said, chinese)

@@ -347,7 +347,7 @@ def decide(
     else:
         why = _reasons(ranked[0], top, taken, measure, rule.prefer)
     why += [
-        say("about", name=entry.variant, what=reason)
+        say("judged", name=entry.variant, what=reason)
         for entry in ranked
         for reason in _faults(entry)
     ]

@@ -184,7 +184,7 @@ def _unfit(case: Case) -> dict[str, Judgement]:
 
 def _about(name: str, judgement: Judgement) -> Phrase:
     """Return what a judgement rests on, as a sentence without its stop."""
-    return say("about", name=name, what=listed(reasons(judgement), "and"))
+    return say("judged", name=name, what=listed(reasons(judgement), "and"))
 
 
 def _limit_broken(judgement: Judgement) -> Phrase:
@@ -478,7 +478,7 @@ def _about_variant(name: str, variant: Mapping[str, Any]) -> list[str]:
     found += [say("warning.refused", name=name, why=reason) for reason in build["refusals"]]
     if variant["broken_chunks"]:
         counts = dict(broken=variant["broken_chunks"], chunks=variant["chunks"])
-        broken = say("about", name=name, what=say("reason.broken", **counts))
+        broken = say("judged", name=name, what=say("reason.broken", **counts))
         why = overflow(variant)
         found.append(say("because", what=broken, why=why) if why else broken)
     clipped = {n: e["outside"] for n, e in variant["inputs"].items() if e["outside"] > CLIPPED}
