@@ -50,7 +50,7 @@ def complete(
     model = config.get("model")
     if isinstance(model, str):
         # `model: path` is short for the folder, the archive or the encoder itself.
-        key = "encoder" if model.endswith(".onnx") else "folder"
+        key = "encoder" if model.lower().endswith(".onnx") else "folder"
         whole = _read(defaults)["model"]
         config["model"] = {**whole, "encoder": WORDS[0], key: model}
     sources = [(_read(file), Path(file).absolute().parent) for file in (*reversed(files), defaults)]

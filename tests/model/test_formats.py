@@ -27,6 +27,7 @@ CONTENTS = {
     r"an \.rknn file, made for an NPU already": b"RKNN" + bytes(60),
     "a safetensors file, weights alone": len(WEIGHTS).to_bytes(8, "little") + WEIGHTS + bytes(4),
     "a web page": b"\n<!DOCTYPE html><html></html>",
+    "a text, perhaps the tokens": b"<blk> 0\n<unk> 1\n",
     r"an archive: give it as the whole model, `model: /.*e\.onnx`": b"BZh91AY&SY" + bytes(40),
     "a model of ncnn": b"7767517\n",
     "JSON": b'{"a": 1}',

@@ -186,3 +186,24 @@ def test_broken_archives_and_other_files_are_refused(tmp_path, monkeypatch):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(UserError, match=reason):
             found_in(tmp_path / name)
+
+
+def test_an_encoder_is_found_however_deep_and_not_among_leftovers(tmp_path):
+    deep = release(tmp_path / "a/b/c/d")
+    (tmp_path / "silero_vad.onnx").write_bytes(onnx.ModelProto(ir_version=8).SerializeToString())
+    (deep / "._encoder-epoch-99-avg-1.onnx").write_bytes(b"\0\5\x16\7")
+    (deep / "._tokens.txt").write_bytes(b"\0")
+    leftovers = tmp_path / "__MACOSX"
+    leftovers.mkdir()
+    (leftovers / "encoder.onnx").write_bytes(b"\0\5\x16\7")
+    found, said = found_in(tmp_path)
+    assert found[0] == "a/b/c/d/encoder-epoch-99-avg-1.onnx"
+    assert found[3] == "a/b/c/d/tokens.txt" and said == []
+
+
+def test_endings_in_capitals_and_addresses(tmp_path):
+    folder = release(tmp_path / "m", "")
+    (folder / "encoder.onnx").rename(folder / "Encoder.ONNX")
+    assert found_in(folder)[0] == ["Encoder.ONNX", "decoder.onnx", "joiner.onnx", "tokens.txt"]
+    with pytest.raises(UserError, match="is an address: download the model"):
+        locate.locate(section(folder="https:/example.org/model"))

@@ -15,6 +15,8 @@ ARCHIVES = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tbz", ".tar.xz", "
 
 _ARCHIVE = "an archive: give it as the whole model, `model: {path}`, or unpack it"
 
+_WEB_PAGE = "a web page: the download gave the site instead of the file; download the file itself"
+
 _BEGINNINGS = {
     b"\x1f\x8b": _ARCHIVE,
     b"BZh": _ARCHIVE,
@@ -23,7 +25,8 @@ _BEGINNINGS = {
     b"GGUF": "a GGUF file: give the ONNX model",
     b"7767517": "a model of ncnn: give the ONNX model",
     b"\x80": PYTORCH,
-    b"<": "a web page: the download gave the site instead of the file; download the file itself",
+    **dict.fromkeys((b"<!", b"<html", b"<HTML", b"<?xml", b"<head"), _WEB_PAGE),
+    b"<": "a text, perhaps the tokens: give the ONNX model",
     b"{": "JSON: give the ONNX model",
 }
 

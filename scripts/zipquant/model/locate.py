@@ -2,10 +2,11 @@
 
 import hashlib
 import os
+import re
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ PARTS = ("decoder", "joiner")
 
 TOKENS = ("tokens.txt", "*tokens*.txt", "vocab.txt", "*vocab*.txt", "units.txt")
 """Names of tokens files, the likeliest first."""
+
+DEEPEST = 6
+"""Folders within each other that an encoder is looked for in."""
 
 UNPACKED = (".onnx", ".data", ".txt", ".weights", ".bin", ".ort", ".rknn", ".pt", ".safetensors")
 """Endings of what is unpacked of an archive; test recordings stay in it."""
@@ -74,6 +78,8 @@ def _folder(given: str, notes: list[str]) -> Path:
     path = Path(given)
     if path.is_dir():
         return path
+    if re.match(r"\w+:/", given):
+        raise UserError(f"{given} is an address: download the model, and set model to its folder")
     if not path.exists():
         raise UserError(f"no model at '{path}': set model to a folder that holds one")
     if formats.is_lfs_pointer(path):
@@ -151,9 +157,11 @@ def _encoder(folder: Path, notes: list[str]) -> Path:
 
 def encoders_in(folder: Path) -> list[Path]:
     """Return the encoders in a folder, or in the folders in it, of whatever precision."""
-    found = [path for path in _onnx_files(folder) if _kind(path) == "encoder"]
-    # Before what only looks like one stands what says so by its name.
-    return [path for path in found if _role(path) in ("encoder", "ctc")] or found
+    for files in _levels(folder):
+        if found := [path for path in files if _kind(path) == "encoder"]:
+            # Before what only looks like one stands what says so by its name.
+            return [path for path in found if _role(path) in ("encoder", "ctc")] or found
+    return []
 
 
 def shown(paths: Iterable[Path]) -> str:
@@ -165,7 +173,7 @@ def shown(paths: Iterable[Path]) -> str:
 def _part(encoder: Path, part: str) -> tuple[str | None, list[str]]:
     """Return the decoder or joiner beside an encoder, and the names that were looked for."""
     same = _sibling(encoder, part)
-    others = [path for path in sorted(encoder.parent.glob("*.onnx")) if path != encoder]
+    others = [path for path in _onnx_files(encoder.parent) if path != encoder]
     called = [path for path in others if _role(path) == part]
     likely = [path for path in called if same and precision.plain_name(path.name) == same]
     if look(encoder).ctc and not likely:
@@ -204,7 +212,7 @@ def _other_name(encoder: Path, part: str, found: Path) -> list[str]:
 
 def _tokens(folder: Path) -> tuple[str | None, list[str]]:
     for pattern in TOKENS:
-        found = sorted(folder.glob(pattern))
+        found = [path for path in _listing(folder) if path.match(pattern)]
         if len(found) == 1 or (found and pattern == TOKENS[0]):
             return str(found[0]), list(TOKENS)
         if found:
@@ -215,16 +223,24 @@ def _tokens(folder: Path) -> tuple[str | None, list[str]]:
     return None, list(TOKENS)
 
 
+def _levels(folder: Path) -> Iterator[list[Path]]:
+    """Yield the ONNX files of a folder, then those of the folders in it, and so on down."""
+    folders = [folder]
+    for _ in range(DEEPEST):
+        yield [path for place in folders for path in _onnx_files(place)]
+        folders = [path for place in folders for path in _listing(place) if path.is_dir()]
+
+
 def _onnx_files(folder: Path) -> list[Path]:
-    """Return the ONNX files of a folder, or of the folders in it if it has none itself."""
-    for pattern in ("*.onnx", "*/*.onnx", "*/*/*.onnx"):
-        if found := sorted(path for path in folder.glob(pattern) if path.is_file()):
-            return found
-    return []
+    return [p for p in _listing(folder) if p.suffix.lower() == ".onnx" and p.is_file()]
 
 
 def _listing(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    """Return what is in a folder, without what macOS and others put there for themselves."""
+    try:
+        return sorted(p for p in folder.iterdir() if not p.name.startswith((".", "__MACOSX")))
+    except OSError:
+        return []
 
 
 def _role(path: Path) -> str | None:
