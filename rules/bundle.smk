@@ -77,6 +77,7 @@ rule bundle:
         builds=expand(rules.quantize.output.build, variant=VARIANTS),
         tokens=recognizer_files().get("tokens", []),
         plain=compared_with(),
+        restored=rules.prove_restored.output.record if PLAN.originals else [],
         templates=templates("bundle.md"),
         lib=lib("bundle"),
     output:

@@ -16,6 +16,7 @@ run(
         joiner=snakemake.input.get("joiner"),
         verified=snakemake.input.verified,
         plain=next(iter(snakemake.input.get("plain", [])), None),
+        restored=snakemake.input.get("restored"),
     ),
     audio=snakemake.params.audio,
     folder=snakemake.output.folder,

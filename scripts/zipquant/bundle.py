@@ -63,6 +63,7 @@ class Parts:
         joiner: the joiner's .rknn; None for a CTC model.
         verified: JSON of how exact decoder and joiner are; none for a CTC model.
         plain: build.json of the same variant from the encoder as it is; None for none.
+        restored: what `restored.prove` has written; None where the model was float32 as given.
     """
 
     tokens: str | Path | None = None
@@ -70,6 +71,7 @@ class Parts:
     joiner: str | Path | None = None
     verified: Sequence[str | Path] = ()
     plain: str | Path | None = None
+    restored: str | Path | None = None
 
 
 def write(
@@ -112,6 +114,7 @@ def write(
         "build": build.summary(),
         "plain": Build.load(parts.plain).summary() if parts.plain else None,
         "choice": choice["why"],
+        "restored": files.read_json(parts.restored) if parts.restored else {},
         "recognizer": {Path(path).stem: files.read_json(path) for path in parts.verified},
         "accuracy": _accuracy(files.read_json(scores_file), best) if scores_file else None,
         "files": inventory(folder),

@@ -88,6 +88,25 @@ def test_an_encoder_alone_has_no_command_in_its_bundle():
     )
     page = environment.get_template("bundle.md.j2")
     shared = {"build": {}, "variant": "int8", "refusals": [], "choice": [], "accuracy": None}
+    shared["restored"] = {"joiner": {"precision": "int8"}, "encoder": {"precision": "float32"}}
     alone = page.render(shared, transducer=False, whole=False)
     assert "sherpa-onnx --provider" not in alone and "transcribe.py" not in alone
-    assert "--zipformer2-ctc-model" in page.render(shared, transducer=False, whole=True)
+    whole = page.render(shared, transducer=False, whole=True)
+    assert "--zipformer2-ctc-model" in whole
+    assert "The joiner was made of a model in int8, turned back into float32" in whole
+    assert "The encoder was made of" not in whole
+
+
+def test_a_bundle_says_which_features_its_model_takes():
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(bundle.LIBRARY / "templates"), trim_blocks=True
+    )
+    page = environment.get_template("bundle.md.j2")
+    shared = {"build": {}, "variant": "int8", "choice": [], "accuracy": None, "restored": {}}
+    shared |= {"transducer": True, "whole": True}
+    whisper = page.render(shared, refusals=["it takes Whisper's features"], features="whisper")
+    assert "cannot use this bundle" in whisper and "--provider=rknn" not in whisper
+    assert "which `transcribe.py` computes as sherpa-onnx does" in whisper
+    wide = page.render(shared, refusals=[], features="fbank", feat_dim=128)
+    assert "--feat-dim=128" in wide
+    assert "--feat-dim" not in page.render(shared, refusals=[], features="fbank", feat_dim=None)
