@@ -425,6 +425,8 @@ def effects() -> dict[tuple[str, ...], list[str] | None]:
     settings = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
         models = Path(folder)
+        # Not called as the file that is found beside an encoder.
+        (models / "other-keywords.txt").write_text("▁one ▁two\n", encoding="utf-8")
         for path in sorted((ROOT / "models/demo").iterdir()):
             if path.is_file():
                 shutil.copy(path, models)

@@ -76,6 +76,7 @@ rule bundle:
         scores=rules.score.output.scores if PLAN.recognizer else [],
         builds=expand(rules.quantize.output.build, variant=VARIANTS),
         tokens=recognizer_files().get("tokens", []),
+        keywords=config["model"]["keywords"] or [],
         plain=compared_with(),
         restored=rules.prove_restored.output.record if PLAN.originals else [],
         templates=templates("bundle.md"),

@@ -13,6 +13,7 @@ rule choose:
         ),
         layers=expand(rules.quantize.output.layers, variant=VARIANTS),
         texts=texts_of(FLOAT, *VARIANTS) if PLAN.recognizer else [],
+        heard=heard_of(FLOAT, *VARIANTS),
         lib=lib("choose"),
     output:
         best=result("best.json"),
@@ -28,6 +29,7 @@ rule choose:
         runtime=growing(60),
     params:
         variants=list(VARIANTS),
+        keywords=PLAN.keywords,
         rule=config["choose"],
         limits=config["verdict"],
         platform=config["platform"],

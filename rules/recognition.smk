@@ -92,3 +92,67 @@ rule decode:
         "Decoding {wildcards.model}, shard {wildcards.shard}"
     script:
         "../scripts/decode.py"
+
+
+def heard_of(*models: str) -> list[str]:
+    """What some models hear of keywords, all shards of the first, then of the next."""
+    if not PLAN.keywords:
+        return []
+    return [
+        path.replace("texts/", "keywords/").replace(".tsv", ".json")
+        for path in texts_of(*models)
+    ]
+
+
+def built(wildcards) -> dict[str, str]:
+    """A variant as it was built and evaluated; nothing for the float model."""
+    if wildcards.model == FLOAT:
+        return {}
+    files = {
+        "build": rules.quantize.output.build,
+        "toolkit": rules.quantize.output.toolkit,
+        "time": rules.evaluate.output.time,
+    }
+    found = {
+        name: path.format(variant=wildcards.model, shard=wildcards.shard)
+        for name, path in files.items()
+    }
+    return {
+        **found,
+        "prepared": rules.prepare.output.model,
+        "native": [rules.prepare.output.native, rules.prepare.output.verdict],
+    }
+
+
+# Which keywords a model hears, by the search of sherpa-onnx's keyword spotter.
+rule spot:
+    input:
+        unpack(built),
+        **recognizer_files(),
+        keywords=config["model"]["keywords"] or [],
+        model=config["model"]["encoder"],
+        contract=rules.inspect.output.contract,
+        features=result("features/evaluation/{shard}.h5"),
+        encoded=result("encoded/{model}/{shard}.h5"),
+        lib=lib("spot"),
+    output:
+        heard=result("keywords/{model}/{shard}.json"),
+    log:
+        log_of("spot/{model}/{shard}"),
+    benchmark:
+        benchmark_of("spot/{model}/{shard}")
+    conda:
+        "../envs/zipquant.yaml"
+    threads: 1
+    resources:
+        # As in the rule `evaluate`.
+        mem_mb=growing(4000),
+        runtime=growing(240),
+        board=1 if config["evaluation"]["target"] else 0,
+    params:
+        target=config["evaluation"]["target"],
+        device_id=config["evaluation"]["device_id"],
+    message:
+        "Looking for keywords with {wildcards.model}, shard {wildcards.shard}"
+    script:
+        "../scripts/spot.py"

@@ -151,6 +151,7 @@ rule score:
         **transcripts(),
         best=rules.choose.output.best,
         texts=texts_of(*scored()),
+        heard=heard_of(FLOAT, *VARIANTS),
         lib=lib("score"),
     output:
         scores=result("scores/scores.json"),
@@ -172,6 +173,8 @@ rule score:
         runtime=growing(30),
     params:
         models=scored(),
+        keywords=PLAN.keywords,
+        spotted=[FLOAT, *VARIANTS],
     message:
         "Scoring the texts of {params.models}"
     script:

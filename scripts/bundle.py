@@ -17,6 +17,7 @@ run(
         verified=snakemake.input.verified,
         plain=next(iter(snakemake.input.get("plain", [])), None),
         restored=snakemake.input.get("restored"),
+        keywords=snakemake.input.get("keywords") or None,
     ),
     audio=snakemake.params.audio,
     folder=snakemake.output.folder,

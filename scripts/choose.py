@@ -14,6 +14,8 @@ run(
         evaluations=snakemake.input.evaluations,
         times=snakemake.input.times,
         layers=snakemake.input.layers,
+        keywords=snakemake.params.keywords,
+        heard=snakemake.input.heard,
     ),
     contract_file=snakemake.input.contract,
     texts=snakemake.input.get("texts", []),

@@ -42,6 +42,7 @@ PLAIN_ENCODER = "encoder-plain.rknn"
 """The same encoder from its graph as it is, where `ENCODER` is built in another form."""
 
 DECODER, JOINER, TOKENS = "decoder.rknn", "joiner.rknn", "tokens.txt"
+KEYWORDS = "keywords.txt"
 
 
 def copy_script(folder: Path) -> None:
@@ -64,6 +65,7 @@ class Parts:
         verified: JSON of how exact decoder and joiner are; none for a CTC model.
         plain: build.json of the same variant from the encoder as it is; None for none.
         restored: what `restored.prove` has written; None where the model was float32 as given.
+        keywords: the keywords file; None where none are looked for.
     """
 
     tokens: str | Path | None = None
@@ -72,6 +74,7 @@ class Parts:
     verified: Sequence[str | Path] = ()
     plain: str | Path | None = None
     restored: str | Path | None = None
+    keywords: str | Path | None = None
 
 
 def write(
@@ -117,6 +120,7 @@ def write(
         "restored": files.read_json(parts.restored) if parts.restored else {},
         "recognizer": {Path(path).stem: files.read_json(path) for path in parts.verified},
         "accuracy": _accuracy(files.read_json(scores_file), best) if scores_file else None,
+        "keywords": _keywords(files.read_json(scores_file), best) if scores_file else None,
         "files": inventory(folder),
     }
     files.write_json(folder / description.MANIFEST, manifest)
@@ -142,10 +146,11 @@ def _copy_parts(
     for name, source in sources.items():
         if source:
             shutil.copyfile(source, folder / name)
-    if parts.tokens:
-        # sherpa-onnx would take a byte order mark for a part of the first token.
-        content = Path(parts.tokens).read_bytes()
-        (folder / TOKENS).write_bytes(content.removeprefix(codecs.BOM_UTF8))
+    for name, source in {TOKENS: parts.tokens, KEYWORDS: parts.keywords}.items():
+        if source:
+            # sherpa-onnx would take a byte order mark for a part of the first token.
+            content = Path(source).read_bytes()
+            (folder / name).write_bytes(content.removeprefix(codecs.BOM_UTF8))
 
 
 def _write_readme(
@@ -163,6 +168,7 @@ def _write_readme(
         whole=bool(parts.tokens),
         features=contract.features,
         feat_dim=contract.bins if contract.bins != description.BINS else None,
+        spots=bool(parts.keywords),
     )
     files.write_text(folder / "README.md", page)
 
@@ -262,6 +268,14 @@ def _accuracy(scores: Mapping[str, Any], best: str) -> dict[str, Any]:
             if name in scores["models"]
         },
     }
+
+
+def _keywords(scores: Mapping[str, Any], best: str) -> dict[str, Any] | None:
+    found = scores["keywords"]
+    if not found:
+        return None
+    models = {name: found["models"][name] for name in ("float", best)}
+    return {**found, "models": models}
 
 
 def _content(folder: Path) -> list[Path]:

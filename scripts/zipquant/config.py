@@ -28,7 +28,9 @@ DEFAULTS = "config.yaml"
 """The file with all settings, in the folder of the workflow."""
 
 PATHS = ("audio.source", "audio.calibration", "audio.evaluation")
-PATHS += tuple(f"model.{key}" for key in ("folder", "encoder", "decoder", "joiner", "tokens"))
+PATHS += tuple(
+    f"model.{key}" for key in ("folder", "encoder", "decoder", "joiner", "tokens", "keywords")
+)
 """The settings that name files to read."""
 
 WORDS = ("auto",)

@@ -17,6 +17,7 @@ from zipquant import config as configuration
 from zipquant.audio import manifest
 from zipquant.audio.split import split
 from zipquant.audio.utterance import Utterance, shown
+from zipquant.board import keywords, vocabulary
 from zipquant.board.description import BINS
 from zipquant.calibration import recipes
 from zipquant.calibration.recipes import Recipe
@@ -52,6 +53,7 @@ class Plan:
         encoder: the contract of the encoder.
         shards: the utterances of both sets, by shard.
         variants: the settings of each variant that is built.
+        keywords: names of the keywords that are looked for; empty for none.
         uses_transcripts: whether the transcripts are for this model.
         warnings: what the user should know before anything runs, one line each.
         notes: what was decided for the user, one line each.
@@ -64,6 +66,7 @@ class Plan:
     encoder: Contract
     shards: Mapping[str, Shards]
     variants: Mapping[str, Mapping[str, Any]]
+    keywords: tuple[str, ...] = ()
     uses_transcripts: bool = True
     warnings: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
@@ -150,6 +153,7 @@ def make(config: MutableMapping[str, Any], project: str | Path) -> Plan:
         recognizer=parts.moved(restored) if parts else None,
         encoder=encoder,
         shards=shards,
+        keywords=find_keywords(model, parts),
         variants={name: found for name, found in config["variants"].items() if found},
         uses_transcripts=usable,
         warnings=[
@@ -162,6 +166,7 @@ def make(config: MutableMapping[str, Any], project: str | Path) -> Plan:
             *notes,
             *_how_split(config),
             *beside,
+            *_spotted(model),
         ],
     )
 
@@ -191,6 +196,29 @@ def _features_ignored(encoder: Contract, path: str) -> list[str]:
         f"of {', '.join(contract.WHISPER_MODELS)} models alone; as in sherpa-onnx, log-mel "
         "features are computed for it"
     ]
+
+
+def find_keywords(model: Mapping[str, Any], parts: Recognizer | None) -> tuple[str, ...]:
+    """Return the names of the keywords that are looked for, each once.
+
+    Args:
+        model: the configuration's section `model`, with the files that were found.
+        parts: what makes text; None where no text is made.
+
+    Raises:
+        UserError: the file is not right, or the model cannot be searched for keywords.
+    """
+    path = model["keywords"]
+    if not path:
+        return ()
+    if parts is None or not parts.decoder:
+        what = "lacks a decoder, a joiner or tokens" if parts is None else "is a CTC model"
+        raise UserError(
+            f"{path} asks for keywords, but {model['encoder']} {what}: sherpa-onnx's keyword "
+            "spotter takes transducers; set model.keywords to null to go without"
+        )
+    found = keywords.read(path, vocabulary.read(parts.tokens))
+    return tuple(dict.fromkeys(keyword.name for keyword in found))
 
 
 def sources(config: Mapping[str, Any]) -> list[str]:
@@ -223,6 +251,11 @@ def utterances_of(config: Mapping[str, Any], name: str) -> list[Utterance]:
 def _how_split(config: Mapping[str, Any]) -> list[str]:
     source = config["audio"]["source"]
     return [f"{source} is split {split(manifest.read(source)).how}"] if source else []
+
+
+def _spotted(model: Mapping[str, Any]) -> list[str]:
+    path = model["keywords"]
+    return [f"the keywords of {path} are looked for (model.keywords)"] if path else []
 
 
 def write_transcripts(config: Mapping[str, Any], output: str | Path) -> None:

@@ -18,7 +18,7 @@ DEMO = DEMO_MODEL.parent
 
 def section(**settings):
     """The configuration's section, with all files to be found."""
-    auto = dict.fromkeys(("encoder", "decoder", "joiner", "tokens"), "auto")
+    auto = dict.fromkeys(("encoder", "decoder", "joiner", "tokens", "keywords"), "auto")
     return {"folder": None, **auto, "restore": False, "state_outputs": {}} | settings
 
 

@@ -22,7 +22,7 @@ def folder(tmp_path):
 
 
 def find(encoder, **settings):
-    model = dict.fromkeys(("decoder", "joiner", "tokens"), "auto")
+    model = dict.fromkeys(("decoder", "joiner", "tokens", "keywords"), "auto")
     model |= {"folder": None, "encoder": str(encoder), "restore": False} | settings
     return recognizer.find(locate.locate(model)[0], contract.inspect(encoder))
 

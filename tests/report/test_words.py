@@ -51,7 +51,13 @@ def rates(rate: float, points: float | None = None, interval=None) -> dict:
 
 def report_of(variants: dict, judgements: dict, models: dict | None = None, **changes) -> dict:
     """Return a report whose best variant is the first of `judgements`."""
-    scores = {"unit": "word", "utterances": 200, "transcribed": 200, "models": models}
+    scores = {
+        "unit": "word",
+        "utterances": 200,
+        "transcribed": 200,
+        "models": models,
+        "keywords": None,
+    }
     return {
         "model": {"bytes": 80e6, "chunk_shift": 32},
         "settings": {"results": "results/mine", "platform": "rk3588"},

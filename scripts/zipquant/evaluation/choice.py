@@ -9,13 +9,15 @@ from typing import Any
 import pandas as pd
 
 from zipquant.errors import UserError
-from zipquant.evaluation import measures, scores
+from zipquant.evaluation import keyword_scores, measures, scores
 from zipquant.evaluation.verdict import (
+    KEYWORDS,
     USELESS,
     Evidence,
     Judgement,
     Limits,
     Status,
+    alarms_of,
     judge,
     loss_of,
     reasons,
@@ -73,6 +75,9 @@ class Models:
         evaluations: the evaluation tables, all shards of the first variant, then of the next.
         times: what ran them and how long chunks took, in the same order.
         layers: the table of layers of each.
+        keywords: names of the keywords that are looked for; empty for none.
+        heard: files of `spotting.spot_shard`, all shards of the float model, then of each variant;
+            empty likewise.
     """
 
     names: Sequence[str]
@@ -80,6 +85,8 @@ class Models:
     evaluations: Sequence[str | Path]
     times: Sequence[str | Path]
     layers: Sequence[str | Path]
+    keywords: Sequence[str] = ()
+    heard: Sequence[str | Path] = ()
 
     def tables(self, position: int) -> Sequence[str | Path]:
         """Return the evaluation tables of one variant."""
@@ -225,6 +232,8 @@ def write(
     if texts:
         found = scores.read([error_rates.FLOAT, *models.names], texts)
         measure = count(entries, found, scores.read_references(transcripts))
+    if models.keywords:
+        count_keywords(entries, models, scores.read_references(transcripts))
     for entry in entries:
         entry.judgement = judge(entry.evidence, limits)
     ranked, why = decide(entries, measure, rule)
@@ -293,6 +302,26 @@ def count(
         loss = None if unmeasured else loss_of(entry.counts, baseline, unit, bool(spoken))
         entry.evidence = replace(entry.evidence, loss=loss, unmeasured=unmeasured)
     return say(f"measure.{unit}{'' if spoken else '-own'}")
+
+
+def count_keywords(entries: Sequence[Entry], models: Models, references: Mapping[str, str]) -> None:
+    """Fill in what each entry loses in keywords.
+
+    Args:
+        entries: those to fill in.
+        models: the variants, with what was heard.
+        references: see `keyword_scores.tally`.
+    """
+    heard = keyword_scores.read_models([error_rates.FLOAT, *models.names], models.heard)
+    heard = {name: heard[name] for name in (error_rates.FLOAT, *(e.variant for e in entries))}
+    found = keyword_scores.tally(heard, models.keywords, references)
+    own, transcribed = found[error_rates.FLOAT], any(map(references.get, heard[error_rates.FLOAT]))
+    for entry in entries:
+        misses, missed = found[entry.variant].misses, None
+        if misses.units.sum():
+            missed = loss_of(misses, own.misses, KEYWORDS, transcribed)
+        alarms = alarms_of(found[entry.variant].false, own.false)
+        entry.evidence = replace(entry.evidence, missed=missed, alarms=alarms)
 
 
 def decide(

@@ -15,6 +15,9 @@ METRICS = {"word": "WER", "character": "CER"}
 UNMEASURED = ("no chunk", "no text", "no words", "float fails")
 """Why nothing is known of a variant's text, see `Judgement.why`."""
 
+KEYWORDS = "keyword"
+"""The unit of what is lost where keywords are looked for."""
+
 MISSED = 0.05
 """Chance that is left that a bound is wrong."""
 
@@ -53,11 +56,16 @@ class Limits:
         most_text_changed: error rate (%) against the float model's own text, which counts where
             there are no transcripts; None for no limit.
         least_sqnr: of the encoder output, free-running, in dB; None for no limit.
+        most_keywords_lost: points of missed keywords, against the float model, which count in place
+            of text where keywords are given; None for no limit.
+        most_alarms_gained: false alarms an hour, likewise.
     """
 
     most_points_lost: float | None
     most_text_changed: float | None
     least_sqnr: float | None
+    most_keywords_lost: float | None = None
+    most_alarms_gained: float | None = None
 
 
 @dataclass(frozen=True)
@@ -69,10 +77,10 @@ class Loss:
         low: at least, with 95 % confidence.
         high: at most, likewise.
         utterances: on how many it was measured.
-        words: words or characters of an utterance, on average.
+        words: words, characters or keywords of an utterance, on average.
         transcribed: whether it is the difference of two error rates against transcripts; else it
             is the error rate against the float model's own text.
-        metric: WER or CER.
+        metric: WER, CER or `KEYWORDS`.
     """
 
     points: float
@@ -85,6 +93,21 @@ class Loss:
 
 
 @dataclass(frozen=True)
+class Alarms:
+    """How many more false alarms a variant gives than the float model.
+
+    Attributes:
+        an_hour: as measured.
+        low: at least, with 95 % confidence.
+        hours: on how much audio it was measured.
+    """
+
+    an_hour: float
+    low: float
+    hours: float
+
+
+@dataclass(frozen=True)
 class Evidence:
     """What was measured of a variant.
 
@@ -94,6 +117,8 @@ class Evidence:
         sqnr_db: of the encoder output, free-running; infinite if exact, None if unknown.
         loss: what it loses in text; None where that is not known.
         unmeasured: why it is not: `no text`, `no words` or `float fails`.
+        missed: what it loses in keywords; None where none are looked for, or none was said.
+        alarms: how often it hears keywords that were not said; None where none are looked for.
     """
 
     chunks: int
@@ -101,6 +126,13 @@ class Evidence:
     sqnr_db: float | None = None
     loss: Loss | None = None
     unmeasured: str = "no text"
+    missed: Loss | None = None
+    alarms: Alarms | None = None
+
+    @property
+    def counted(self) -> Loss | None:
+        """The loss that counts: that of keywords, where it is known, else that of text."""
+        return self.missed or self.loss
 
 
 @dataclass(frozen=True)
@@ -109,8 +141,8 @@ class Judgement:
 
     Attributes:
         status: see `Status`.
-        why: the rules that it breaks, `broken`, `sqnr` or `loss`; or what is missing: `no chunk`,
-            or what `Evidence.unmeasured` has.
+        why: the rules that it breaks, `broken`, `sqnr`, `loss` or `alarms`; or what is missing: `no
+            chunk`, or what `Evidence.unmeasured` has.
         evidence: what was measured.
         limits: what was allowed.
         needed: about how many utterances would tell; None where the status is not for want of
@@ -134,8 +166,9 @@ class Judgement:
     def from_dict(cls, found: Mapping[str, Any]) -> "Judgement":
         """Return what `as_dict` has returned."""
         evidence = dict(found["evidence"])
-        if evidence["loss"]:
-            evidence["loss"] = Loss(**evidence["loss"])
+        for name, kind in (("loss", Loss), ("missed", Loss), ("alarms", Alarms)):
+            if evidence[name]:
+                evidence[name] = kind(**evidence[name])
         if evidence["sqnr_db"] is None and evidence["chunks"] and not evidence["broken_chunks"]:
             evidence["sqnr_db"] = math.inf
         return cls(
@@ -158,7 +191,7 @@ def loss_of(counts: Counts, baseline: Counts, unit: str, transcribed: bool) -> L
     Args:
         counts: of the variant.
         baseline: of the float model, on the same utterances in the same order.
-        unit: `word` or `character`.
+        unit: `word`, `character` or `KEYWORDS`.
         transcribed: whether both are against transcripts.
     """
     found = error_rates.difference(counts, baseline)
@@ -173,8 +206,21 @@ def loss_of(counts: Counts, baseline: Counts, unit: str, transcribed: bool) -> L
         utterances=count,
         words=words,
         transcribed=transcribed,
-        metric=METRICS[unit],
+        metric=METRICS.get(unit, unit),
     )
+
+
+def alarms_of(counts: Counts, baseline: Counts) -> Alarms:
+    """Return how many more false alarms a variant gives, with the bound of the paired bootstrap.
+
+    Args:
+        counts: of the variant: false alarms, and seconds, of each utterance.
+        baseline: of the float model, on the same utterances in the same order.
+    """
+    found = error_rates.difference(counts, baseline)
+    # From per cent of seconds to an hour.
+    points, low = found["points"], (found["interval"] or [found["points"]])[0]
+    return Alarms(36 * points, 36 * low, float(counts.units.sum() / 3600))
 
 
 def unseen(utterances: int, words: float) -> float:
@@ -191,6 +237,9 @@ def judge(evidence: Evidence, limits: Limits) -> Judgement:
     3. Text that loses less than the limit, by the upper bound too: fit; by the measured value
        alone: not shown.
     4. Without text nothing is claimed: unknown.
+    5. Where keywords are looked for, those that are missed count in place of text. More false
+       alarms than the limit make it unfit by the lower bound, doubtful by the measured value. That
+       there are no more is not asked to be shown: an alarm an hour takes hours to rule out.
 
     Args:
         evidence: what was measured.
@@ -198,7 +247,8 @@ def judge(evidence: Evidence, limits: Limits) -> Judgement:
     """
     if not evidence.chunks:
         return Judgement(Status.UNKNOWN, ("no chunk",), evidence, limits)
-    loss, limit = evidence.loss, allowed(evidence.loss, limits)
+    loss, limit = evidence.counted, allowed(evidence.counted, limits)
+    alarms, most = evidence.alarms, limits.most_alarms_gained
     why = []
     if evidence.broken_chunks:
         why.append("broken")
@@ -206,10 +256,14 @@ def judge(evidence: Evidence, limits: Limits) -> Judgement:
         why.append("sqnr")
     if loss and limit is not None and loss.low > limit:
         why.append("loss")
+    if alarms and most is not None and alarms.low > most:
+        why.append("alarms")
     if why:
         return Judgement(Status.UNFIT, tuple(why), evidence, limits)
     if loss is None:
         return Judgement(Status.UNKNOWN, (evidence.unmeasured,), evidence, limits)
+    if alarms and most is not None and alarms.an_hour > most:
+        return Judgement(Status.DOUBTFUL, ("alarms",), evidence, limits)
     if limit is None or loss.high <= limit:
         return Judgement(Status.FIT, (), evidence, limits)
     status = Status.NOT_SHOWN if loss.points <= limit else Status.DOUBTFUL
@@ -220,6 +274,8 @@ def allowed(loss: Loss | None, limits: Limits) -> float | None:
     """Return the limit that goes with a loss."""
     if loss is None:
         return None
+    if loss.metric == KEYWORDS:
+        return limits.most_keywords_lost
     return limits.most_points_lost if loss.transcribed else limits.most_text_changed
 
 
@@ -254,7 +310,7 @@ def _at_least(sqnr_db: float | None, least: float) -> bool:
 def reasons(judgement: Judgement) -> list[Phrase]:
     """Return in words what a judgement rests on: phrases that continue the variant's name."""
     evidence, limits = judgement.evidence, judgement.limits
-    loss, limit = evidence.loss, allowed(evidence.loss, limits)
+    loss, limit = evidence.counted, allowed(evidence.counted, limits)
     counts = dict(broken=evidence.broken_chunks, chunks=evidence.chunks)
     phrases = {"broken": say("reason.broken", **counts)}
     phrases |= {why: say(f"reason.{why.replace(' ', '-')}") for why in UNMEASURED}
@@ -262,11 +318,19 @@ def reasons(judgement: Judgement) -> list[Phrase]:
         phrases["sqnr"] = say("reason.sqnr", db=evidence.sqnr_db, least=limits.least_sqnr)
     if loss and limit is not None:
         phrases["loss"] = say("reason.loss", lost=lost(loss), bound=_bound(loss, limit))
+    if evidence.alarms and limits.most_alarms_gained is not None:
+        gained, most = evidence.alarms.an_hour, limits.most_alarms_gained
+        phrases["alarms"] = say("reason.alarms", gained=gained, most=most)
     return [phrases[name] for name in judgement.why if name in phrases]
 
 
 def lost(loss: Loss) -> Phrase:
     """Return a loss in words: a phrase that continues the variant's name."""
+    if loss.metric == KEYWORDS:
+        of = "said" if loss.transcribed else "heard"
+        if round(loss.points, 1) <= 0:
+            return say(f"missed.none-{of}")
+        return say(f"missed.more-{of}", points=loss.points)
     if not loss.transcribed:
         return say("lost.text", points=loss.points, metric=loss.metric)
     if round(loss.points, 1) == 0:
@@ -277,4 +341,5 @@ def lost(loss: Loss) -> Phrase:
 
 
 def _bound(loss: Loss, limit: float) -> Phrase:
-    return say("bound.points", count=limit) if loss.transcribed else say("bound.text", limit=limit)
+    in_points = loss.transcribed or loss.metric == KEYWORDS
+    return say("bound.points", count=limit) if in_points else say("bound.text", limit=limit)

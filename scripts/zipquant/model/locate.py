@@ -25,6 +25,9 @@ TOKENS = ("tokens.txt", "*tokens*.txt", "vocab.txt", "*vocab*.txt", "units.txt")
 DEEPEST = 6
 """Folders within each other that an encoder is looked for in."""
 
+KEYWORDS = "keywords.txt"
+"""Name of the file that models for keyword spotting come with."""
+
 UNPACKED = (".onnx", ".data", ".txt", ".weights", ".bin", ".ort", ".rknn", ".pt", ".safetensors")
 """Endings of what is unpacked of an archive; test recordings stay in it."""
 
@@ -51,7 +54,7 @@ def locate(model: Mapping[str, Any]) -> tuple[dict[str, Any], list[str], list[st
     encoder = Path(found["encoder"])
     if not encoder.is_file():
         # The check of the encoder says what is wrong.
-        missing = {key: None for key in (*PARTS, "tokens") if model[key] == AUTO}
+        missing = {k: None for k in (*PARTS, "tokens", "keywords") if model[k] == AUTO}
         return found | missing, notes, []
     looked_for: dict[str, list[str]] = {}
     for part in PARTS:
@@ -61,6 +64,9 @@ def locate(model: Mapping[str, Any]) -> tuple[dict[str, Any], list[str], list[st
                 notes += _other_name(encoder, part, Path(found[part]))
     if model["tokens"] == AUTO:
         found["tokens"], looked_for["tokens"] = _tokens(encoder.parent)
+    if model["keywords"] == AUTO:
+        beside = encoder.with_name(KEYWORDS)
+        found["keywords"] = str(beside) if beside.is_file() else None
     missing = [key for key, names in looked_for.items() if names and not found[key]]
     if not missing:
         return found, notes, []

@@ -35,8 +35,8 @@ STREAM_POINTS = 60
 """Points of a plot over a long stream; with more chunks, neighbours share one."""
 
 SECTIONS = (
-    *("error_rates", "variants", "mixed_precision", "drift", "long_stream", "outputs", "inputs"),
-    *("calibration", "layers", "preparation", "costs", "settings", "glossary"),
+    *("error_rates", "keywords", "variants", "mixed_precision", "drift", "long_stream"),
+    *("outputs", "inputs", "calibration", "layers", "preparation", "costs", "settings", "glossary"),
 )
 """The page's sections below the verdict, by the name of their template in
 `templates/report/sections`. A section's id is its name with hyphens."""
@@ -112,6 +112,7 @@ class Page:
         drawn = _plots(self.report, values["built"], self.output_names, self.histograms, language)
         shown = {
             "error_rates": self.report["recognition"],
+            "keywords": values["spotted"],
             "costs": self.report["jobs"],
             "mixed_precision": values["searched"],
         } | {name: name in drawn for name in ("drift", "long_stream", "outputs", "inputs")}
@@ -212,6 +213,7 @@ def _values(
         "best": best,
         "why": [Phrase.from_dict(entry) for entry in report["choice"]["phrases"]],
         "measure": words.measure(scores),
+        "spotted": scores["keywords"] if scores else None,
         "utterances": _utterances(texts) if texts else [],
         "labels": words.LABELS,
         "metric": METRICS[scores["unit"]] if scores else "",

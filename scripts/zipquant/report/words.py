@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from zipquant.evaluation import measures
-from zipquant.evaluation.verdict import METRICS, Judgement, Status, allowed, lost, reasons
+from zipquant.evaluation.verdict import (
+    KEYWORDS,
+    METRICS,
+    Judgement,
+    Status,
+    allowed,
+    lost,
+    reasons,
+)
 from zipquant.model.counters import LARGEST
 from zipquant.phrases import Phrase, listed, say, time_between
 from zipquant.recognition.error_rates import FLOAT
@@ -78,7 +86,7 @@ def verdict(report: Mapping[str, Any]) -> dict[str, Any]:
         tiles.append(tile)
     size = _size_tile(case)
     tiles += [size, *_time_tile(case), *_encoder_tiles(case)]
-    sentences = [*_doubts(case), *sentences]
+    sentences = [*_doubts(case), *keywords(case), *sentences]
     sentences += along_a_stream(case.variant)
     sentences += _failures(report)
     sentences.append(_measured_by(case))
@@ -100,7 +108,7 @@ def headline(case: Case, compared: Phrase) -> Phrase:
         compared: its size against another file, in words.
     """
     judgement, name = case.judgement, case.name
-    loss = judgement.evidence.loss
+    loss = judgement.evidence.counted
     if judgement.status == Status.UNFIT:
         faults = [_about(n, j) for n, j in _unfit(case).items()]
         return say("headline.unfit", faults=listed(faults, "semicolon"), cause=cause(case))
@@ -189,13 +197,20 @@ def _about(name: str, judgement: Judgement) -> Phrase:
 
 def _limit_broken(judgement: Judgement) -> Phrase:
     """Return what the audio cannot tell, as a phrase that continues the variant's name."""
-    loss, limit = judgement.evidence.loss, allowed(judgement.evidence.loss, judgement.limits)
+    if judgement.why == ("alarms",):
+        return say("limit.alarms", count=judgement.limits.most_alarms_gained)
+    loss = judgement.evidence.counted
+    limit = allowed(loss, judgement.limits)
+    if loss.metric == KEYWORDS:
+        return say("limit.keywords", count=limit)
     if loss.transcribed:
         return say("limit.points", count=limit, metric=loss.metric)
     return say("limit.text", limit=limit)
 
 
 def _enough(judgement: Judgement) -> Phrase:
+    if judgement.why == ("alarms",):
+        return say("enough.hours", hours=judgement.evidence.alarms.hours)
     if judgement.needed is None:
         return say("enough.never")
     return say("enough.count", needed=judgement.needed)
@@ -243,6 +258,25 @@ def _time_tile(case: Case) -> list[dict[str, str]]:
     else:
         return []
     return [_tile(say("tile.time", platform=report["settings"]["platform"]), figure, said)]
+
+
+def keywords(case: Case) -> list[Phrase]:
+    """Return what the best variant makes of keywords: a sentence, or none."""
+    found = case.report["recognition"] and case.report["recognition"]["keywords"]
+    if not found:
+        return []
+    mine, whole = found["models"][case.name], found["models"][FLOAT]
+    return [
+        say(
+            "verdict.keywords" if found["transcribed"] else "verdict.keywords-own",
+            missed=mine["misses"]["errors"],
+            said=mine["misses"]["units"],
+            missed_float=whole["misses"]["errors"],
+            alarms=mine["alarms"],
+            alarms_float=whole["alarms"],
+            hours=found["hours"],
+        )
+    ]
 
 
 def _encoder_tiles(case: Case) -> list[dict[str, str]]:
