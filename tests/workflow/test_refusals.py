@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from helpers.audio import write_audio
-from helpers.models import tiny_encoder
+from helpers.models import tiny_ctc, tiny_encoder
 from helpers.projects import AUDIO, CALIBRATION_FILES, EVALUATION_FILES, configure, run, snakemake
 from zipquant.audio import index
 from zipquant.traces import chunk_table
@@ -43,6 +43,27 @@ def test_what_the_platform_does_not_have_is_refused(fresh):
     configure(fresh, variants={"int8": {"dtype": "w4a16"}})
     message = refuse(fresh)
     assert "variants.int8: rk3588 has no w4a16. Known for it: w8a8, float16; w4a16" in message
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("▁one\nSEVEN @SEVEN\n", "keywords.txt, line 2: 'SEVEN' is not in "),
+        ("", "keywords.txt is empty: write a keyword on each line, or set model.keywords"),
+    ],
+)
+def test_wrong_keywords_are_refused(fresh, content, said):
+    # Beside the encoder, where it is found.
+    (fresh / "models/demo/keywords.txt").write_text(content, encoding="utf-8")
+    assert said in refuse(fresh)
+
+
+def test_keywords_for_a_ctc_model_are_refused(fresh):
+    model = tiny_ctc(fresh / "models/ctc.onnx", tokens=3)
+    (fresh / "models/tokens.txt").write_text("<blk> 0\na 1\nb 2\n")
+    (fresh / "models/keywords.txt").write_text("a b\n")
+    configure(fresh, model={"encoder": str(model)})
+    assert "is a CTC model: sherpa-onnx's keyword spotter takes transducers" in refuse(fresh)
 
 
 def test_folder_without_audio_is_refused(fresh):

@@ -12,7 +12,7 @@ import pytest
 
 from helpers.models import tiny_ctc
 from helpers.places import ROOT, SHARED_SPEECH, needs_shared_speech
-from helpers.projects import AUDIO, CALIBRATION_FILES, configure, make_project, run
+from helpers.projects import AUDIO, CALIBRATION_FILES, configure, make_project, planned, run
 from zipquant.model import contract
 from zipquant.toolkit import rknn_file
 
@@ -85,7 +85,8 @@ def test_bundle_is_complete_and_what_a_stock_sherpa_onnx_loads(finished):
     assert manifest["recognizer"]["joiner"]["same_argmax"] > 0.99
     assert manifest["recognizer"]["decoder"]["sqnr_db"] > 50
     models = ("decoder.rknn", "encoder.rknn", "joiner.rknn")
-    library = ("__init__", "description", "fbank", "greedy_search", "vocabulary")
+    library = ("__init__", "description", "fbank", "greedy_search", "keyword_search", "keywords")
+    library += ("vocabulary", "whisper")
     shared = ["zipquant/__init__.py", "zipquant/errors.py"]
     shared += [f"zipquant/board/{name}.py" for name in library]
     described = ["encoder.json", "tokens.txt", "transcribe.py"]
@@ -177,3 +178,36 @@ def test_real_speech_runs_through_by_config_alone(tmp_path):
     assert report["recognition"]["utterances"] == 1
     assert report["variants"]["int8"]["chunks"] > 5
     assert report["variants"]["int8"]["encoder_out"]["free-running"]["sqnr_db"] > 20
+
+
+def test_keywords_are_counted_and_go_into_the_bundle(project):
+    keywords = "▁two ▁three @2-3\n▁zero\n▁one ▁seven\n▁nine :0.5 #0.9\n"
+    (project / "keywords.txt").write_text("\ufeff" + keywords, encoding="utf-8")
+    configure(
+        project,
+        model={"keywords": "keywords.txt"},
+        variants={"fp16": None},
+        audio=AUDIO | {"evaluation": str(ROOT / "demo/audio/evaluation.tsv")},
+    )
+    run(project)
+    report = json.loads((project / "results/report/report.json").read_text())
+    found = report["recognition"]["keywords"]
+    # As in the transcripts: nine is said five times, one-seven once and zero once.
+    assert found["said"] == {"2-3": 0, "zero": 1, "one seven": 1, "nine": 5}
+    assert set(found["models"]) == {"float", "int8"}
+    for figures in found["models"].values():
+        assert figures["missed_of"]["zero"] == figures["missed_of"]["one seven"] == 0
+        # Its name is none that a transcript has, so that it is heard and never said.
+        assert figures["alarms_of"]["2-3"] == 1
+    assert report["choice"]["judgements"]["int8"]["evidence"]["missed"]["metric"] == "keyword"
+    page = (project / "results/report/index.html").read_text()
+    assert '<section id="keywords">' in page and "It misses" in page
+    assert "| one seven | 1 |" in (project / "results/report/report.md").read_text()
+    bundle = project / "results/bundle"
+    assert (bundle / "keywords.txt").read_text(encoding="utf-8") == keywords
+    readme = (bundle / "README.md").read_text()
+    assert "sherpa-onnx-keyword-spotter --provider=rknn" in readme
+    assert "| int8 | " in readme and "--keywords-file=keywords.txt" in readme
+    # Other keywords build and evaluate nothing.
+    (project / "keywords.txt").write_text("▁zero\n", encoding="utf-8")
+    assert set(planned(project)) == {"spot", "choose", "score", "decode_rknn", "report", "bundle"}
