@@ -81,11 +81,12 @@ def test_the_encoder_runs_again_only_behind_a_keyword(shard, tmp_path):
         ("two three two three four", {"two three": (1, 2), "TWO_THREE_FOUR": (1, 1)}),
         ("four four", {"four": (2, 2), "two three": (0, 0)}),
         ("twofour", {"four": (0, 0)}),
+        ("one one one one one", {"one one": (2, 2)}),
         ("", {"four": (0, 0)}),
     ],
 )
 def test_a_keyword_is_expected_where_it_was_said(text, due):
-    names = ["two three", "TWO_THREE_FOUR", "four"]
+    names = ["two three", "TWO_THREE_FOUR", "four", "one one"]
     found = keyword_scores.expected(names, text.replace(",", ""))
     assert {name: (found[name].least, found[name].most) for name in due} == due
 

@@ -79,10 +79,12 @@ def expected(keywords: Sequence[str], text: str) -> dict[str, Expected]:
 
 
 def _places(said: Sequence[str], spelling: Sequence[str]) -> list[int]:
-    size = len(spelling)
-    if not size:
-        return []
-    return [at for at in range(len(said) - size + 1) if said[at : at + size] == spelling]
+    """Return where words are said; of two places that share a word the first, as in the search."""
+    places, size = [], len(spelling)
+    for at in range(len(said) - size + 1 if size else 0):
+        if said[at : at + size] == spelling and (not places or at >= places[-1] + size):
+            places.append(at)
+    return places
 
 
 @dataclass(frozen=True)
