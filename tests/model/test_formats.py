@@ -4,6 +4,7 @@ import json
 import zipfile
 
 import onnx
+import onnxruntime
 import pytest
 
 from helpers.models import tiny_encoder
@@ -104,3 +105,12 @@ def test_outputs_that_are_random_or_no_number_are_refused(tmp_path):
     assert not (tmp_path / "model.json").exists()
     path = changed(tmp_path / "e.onnx", "Add")
     streaming.inspect_and_try(path, {}, tmp_path / "model.json")
+
+
+def test_a_file_that_onnxruntime_saved_is_refused_with_its_operators(tmp_path):
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "encoder.onnx")
+    options.log_severity_level = 3
+    onnxruntime.InferenceSession(str(DEMO_MODEL), options)
+    with pytest.raises(UserError, match=r"not ONNX's own.*com\.microsoft.*before onnxruntime or"):
+        contract.inspect(tmp_path / "encoder.onnx")

@@ -207,3 +207,10 @@ def test_endings_in_capitals_and_addresses(tmp_path):
     assert found_in(folder)[0] == ["Encoder.ONNX", "decoder.onnx", "joiner.onnx", "tokens.txt"]
     with pytest.raises(UserError, match="is an address: download the model"):
         locate.locate(section(folder="https:/example.org/model"))
+
+
+@pytest.mark.parametrize("name", ["m.7z", "m.rar", "encoder.onnx.gz"])
+def test_other_archives_are_to_be_unpacked(tmp_path, name):
+    (tmp_path / name).write_bytes(b"7z\xbc\xaf" + bytes(60))
+    with pytest.raises(UserError, match="is compressed in a way that is not read here: unpack it"):
+        locate.locate(section(folder=str(tmp_path / name)))

@@ -265,6 +265,7 @@ def load_onnx(path: str | Path, setting: str, restore: bool = False) -> onnx.Mod
                 f"the folder {data.parent}"
             )
     _check_precision(path, model, setting, restore)
+    _check_operators(path, model)
     for value in (*model.graph.input, *model.graph.output):
         if value.type.tensor_type.elem_type in precision.WIDENED:
             value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT
@@ -315,6 +316,18 @@ def _check_precision(path: str | Path, model: onnx.ModelProto, setting: str, res
         f"{path} is the {found.name} model ({found.evidence}), and rknn-toolkit2 quantizes float32 "
         f"models alone: {advice}"
     )
+
+
+def _check_operators(path: str | Path, model: onnx.ModelProto) -> None:
+    """Refuse operators that are not ONNX's own, such as those of a file that onnxruntime saved."""
+    known = {"", "ai.onnx", *(function.domain for function in model.functions)}
+    others = sorted({f"{node.domain}.{node.op_type}" for node in precision.operators(model, known)})
+    if others:
+        raise UserError(
+            f"{path} holds operators that are not ONNX's own, which rknn-toolkit2 does not take "
+            f"({', '.join(others[:5])}): take the model as it was exported, before onnxruntime or "
+            "another program optimised it"
+        )
 
 
 def batch_symbol(path: str | Path, x: onnx.ValueInfoProto) -> str | None:

@@ -22,6 +22,9 @@ PARTS = ("decoder", "joiner")
 TOKENS = ("tokens.txt", "*tokens*.txt", "vocab.txt", "*vocab*.txt", "units.txt")
 """Names of tokens files, the likeliest first."""
 
+COMPRESSED = (".7z", ".rar", ".zst", ".gz", ".bz2", ".xz", ".lz4")
+"""Endings of archives of other kinds, and of single files that are compressed."""
+
 DEEPEST = 6
 """Folders within each other that an encoder is looked for in."""
 
@@ -91,6 +94,11 @@ def _folder(given: str, notes: list[str]) -> Path:
     if formats.is_lfs_pointer(path):
         raise UserError(f"{path} is a Git LFS pointer, not the file itself: run git lfs pull")
     if not (tarfile.is_tarfile(path) or zipfile.is_zipfile(path)) or path.suffix == ".pt":
+        if path.suffix.lower() in COMPRESSED and not formats.is_archive(path):
+            raise UserError(
+                f"{path} is compressed in a way that is not read here: unpack it, and set model to "
+                "the folder"
+            )
         why = formats.why_not_onnx(path)
         what = f"not a model but {why}" if why and "archive" not in why else "a damaged archive"
         raise UserError(f"{path} is {what if why else 'neither a folder nor an archive'} (model)")

@@ -5,7 +5,7 @@ what is computed with them is float32. Weights of 16 bits are widened, which is 
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -148,6 +148,13 @@ def all_nodes(model: onnx.ModelProto | onnx.GraphProto) -> Iterator[onnx.NodePro
     """Yield the nodes of a model or graph, those of its functions, branches and loops included."""
     for nodes in _node_lists(model):
         yield from nodes
+
+
+def operators(model: onnx.ModelProto, known: Container[str]) -> Iterator[onnx.NodeProto]:
+    """Yield the nodes of other domains than the known ones, but for those that are restored."""
+    for node in all_nodes(model):
+        if node.domain not in known and not _is_quantized(node):
+            yield node
 
 
 def all_weights(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
