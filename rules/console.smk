@@ -28,6 +28,14 @@ CHATTER = (
 )
 
 
+# What comes one after the other, by the rule that ends it.
+STAGES = {
+    **{"features": "features", "traces": "traces", "calibration": "calibration set"},
+    **{"quantize": "models", "evaluate": "evaluation", "report": "report"},
+    **{"bundle": "bundle"},
+}
+
+
 class OneLineAJob(logging.Filter):
     """Folds what Snakemake says of a job, about eight lines, into one."""
 
@@ -86,8 +94,10 @@ class OneLineAJob(logging.Filter):
         at_once = workflow.global_resources["_cores"].value or workflow.nodes or 1
         self.rest = time_left.TimeLeft(jobs, time_left.earlier(files), at_once)
         left = self.rest.in_words(time.monotonic())
-        said = f"{record.stats['total']} jobs to do; their logs are in {result('logs')}"
-        return put(record, f"{said}; {left}" if left else said)
+        stages = ", ".join(words for name, words in STAGES.items() if name in jobs)
+        said = f"{record.stats['total']} jobs to do{': ' if stages else ''}{stages}"
+        where = f"their logs are in {result('logs')}"
+        return put(record, "; ".join(filter(None, (said, where, left))))
 
     def begin(self, record: logging.LogRecord) -> bool:
         """That a job begins, if it takes long."""
@@ -97,10 +107,7 @@ class OneLineAJob(logging.Filter):
         expected = self.rest.expected(record.rule_name)
         if (expected or 0) < LONG and record.rule_name not in LONG_RULES:
             return False
-        said = (
-            f", about {time_left.rounded(expected)}" if (expected or 0) >= LONG else ""
-        )
-        return put(record, f"     begins: {message}{said}")
+        return put(record, f"     begins: {message}")
 
     def line(self, job: int) -> str:
         """What a job has done, and how long it took if that matters."""

@@ -25,6 +25,8 @@ def test_transcripts_rerun_no_simulator_and_give_error_rates(project):
     warning = "1 of 2 transcripts hold words that the tokens in models/demo/tokens.txt cannot"
     assert f"warning: spoken.tsv: {warning} spell" in done.stderr
     assert "Evaluating" not in done.stderr and "Decoding float" not in done.stderr
+    assert " jobs to do: report, bundle; their logs are in results/logs" in done.stderr
+    assert "Job stats" not in done.stderr and "Provided resources" not in done.stderr
     report = json.loads((project / "results/report/report.json").read_text())
     assert report["warnings"][0].startswith(f"spoken.tsv: {warning}")
     found = report["recognition"]["models"]["int8"]["transcript"]["word"]
