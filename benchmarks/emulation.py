@@ -1,13 +1,13 @@
 """How near the emulation of a quantized encoder comes to the toolkit's simulator.
 
-    python benchmarks/emulation.py
+    python benchmarks/emulation.py  # the demo's encoder and those of ../shared/icefall
     python benchmarks/emulation.py --encoder mine=path/to/encoder.onnx
     python benchmarks/emulation.py --encoder 20m=large/encoder.onnx
 
-Builds the demo's encoder, and others that are named, in int8 without and with a search for float16
-layers, through the workflow's own rules, and takes what each evaluation notes of the check that
-every run makes: the signal to noise ratios of the encoder output, free-running, in the emulation
-and in the simulator, over the demo's evaluation audio. Some minutes a model.
+Builds encoders in int8 without and with a search for float16 layers, through the workflow's own
+rules, and takes what each evaluation notes of the check that every run makes: the signal to noise
+ratios of the encoder output, free-running, in the emulation and in the simulator, over the demo's
+evaluation audio. Some minutes a model.
 
 Puts the difference of both in dB, emulated less simulated, into benchmarks/results.json. With the
 encoder of 20 M parameters of `python demo/export.py --scale large --out large`, which is called
@@ -35,6 +35,13 @@ from zipquant.model.streaming import Encoder, stream_batches
 from zipquant.variants.opening import open_emulation, open_encoder
 
 ROOT = RESULTS.parent.parent
+EXPORTS = ROOT.parent / "shared/icefall"
+ENCODERS = {
+    "demo": ROOT / "models/demo/encoder.onnx",
+    "zipformer": EXPORTS / "zipformer/encoder-epoch-99-avg-1.onnx",
+    "zipformer2": EXPORTS / "zipformer2/encoder-epoch-99-avg-1-chunk-16-left-64.onnx",
+    "zipformer2_ctc": EXPORTS / "zipformer2-ctc/ctc-epoch-99-avg-1-chunk-16-left-64.onnx",
+}
 VARIANTS = {"plain": {"dtype": "w8a8", "mixed_precision": None}, "int8": {}, "fp16": None}
 """`int8` is the configuration's own, which searches."""
 
@@ -104,8 +111,10 @@ def main() -> None:
     )
     parser.add_argument("--encoder", action="append", default=[], help="a name, =, and a file")
     named = [entry.split("=", 1) for entry in parser.parse_args().encoder]
-    encoders = dict(named) or {"demo": "models/demo/encoder.onnx"}
-    for name, path in encoders.items():
+    for name, path in (dict(named) or ENCODERS).items():
+        if not (ROOT / path).exists():
+            print(f"{name} is left out: there is no {path}", flush=True)
+            continue
         with tempfile.TemporaryDirectory() as scratch:
             results, figures = Path(scratch) / "results", {}
             found = agreements((ROOT / path).resolve(), results)

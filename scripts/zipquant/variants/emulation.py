@@ -392,13 +392,19 @@ class Emulation:
         def read(node: onnx.NodeProto, place: int, name: str, int8: bool) -> Any:
             if place in NUMBERS.get(node.op_type, ()):
                 return values[name].tolist()
-            if weights and (node.output[0], place) in self._weights:
-                return self._weights[node.output[0], place] if int8 else half(values[name])
-            if name not in self.scales or not self._is_read_rounded(name, int8, float16):
-                return values[name]
-            if name not in seen:
-                seen[name] = rounded(name, values[name])  # once, for all that read it
-            return seen[name]
+            if weights and int8 and (node.output[0], place) in self._weights:
+                return self._weights[node.output[0], place]
+            value = values[name]
+            if name in self.scales and self._is_read_rounded(name, int8, float16):
+                if name not in seen:
+                    seen[name] = rounded(name, value)  # once, for all that read it
+                value = seen[name]
+            elif name not in self._constants:
+                return value  # in float16 already, if it is kept so
+            # A bias is added before the sum is rounded, in float32.
+            is_bias = node.op_type == "Conv" and place == 2
+            narrow = weights and not int8 and value.is_floating_point() and not is_bias
+            return half(value) if narrow else value
 
         def inner(attributes: Mapping[str, Any], place: str, value: torch.Tensor) -> torch.Tensor:
             name = attributes.get(place, b"").decode()
@@ -410,6 +416,8 @@ class Emulation:
             given = [read(node, i, n, int8) if n else None for i, n in enumerate(node.input)]
             if node.op_type == ATTENTION and int8:
                 attributes = attributes | {"inner": partial(inner, attributes)}
+            elif node.op_type == ATTENTION and weights:
+                attributes = attributes | {"inner": lambda _, value: half(value)}
             found = OPERATORS[node.op_type](given, attributes)
             found = found if isinstance(found, tuple) else (found,)
             for name, value in zip(node.output, found, strict=True):
