@@ -264,6 +264,12 @@ class Emulation:
             for node in graph.nodes
         ]
         self._fused = graph.fused()
+        # The toolkit makes the node before a float16 output float16 as well.
+        self._given_away = {
+            graph.producers[name].input[0]: name
+            for name in graph.outputs
+            if graph.producers[name].op_type == CONVERT
+        }
         self.readers: dict[str, list[onnx.NodeProto]] = {}
         # Tensors that stand in no file are in float16 where that of the toolkit's node is.
         self._owners: dict[str, str] = {}
@@ -454,7 +460,9 @@ class Emulation:
         return self._is_chosen(name, float16)
 
     def _is_chosen(self, name: str, float16: Collection[str]) -> bool:
-        return name not in self.scales or self._owners.get(name, name) in float16
+        if name not in self.scales or self._owners.get(name, name) in float16:
+            return True
+        return self._given_away.get(name) in float16
 
 
 class EmulatedEncoder:
