@@ -2,9 +2,9 @@
 
 Where the emulation makes the figures of an evaluation, it has to: else there is none.
 
-What the search for float16 layers has measured, it has measured in the emulation. Rounding is the
-same in both but for the order in which sums are added up, which now and then tips a value to the
-next integer, and then all that follows: single values differ, the noise does not.
+What the search for float16 layers has measured, it has measured in the emulation. Both compute the
+same; but sums are added up in another order, which now and then tips a value to the next integer,
+and then all that follows until the states have forgotten it.
 """
 
 import math
@@ -25,11 +25,15 @@ from zipquant.variants.search_audio import encode
 
 CHUNKS = 100
 """How many are compared, of whole utterances from the first one on; the emulation takes a second or
-two for them. With fewer, chance alone makes some tenths of a decibel."""
+two for them."""
 
 TOLERANCE = 0.5
-"""Decibels by which the signal to noise ratios of both may differ over `CHUNKS` chunks; over fewer,
-more by the root of their number, since chance is larger: a few chunks hold most of the noise."""
+"""Decibels by which the signal to noise ratios of both may differ. Measured: 0.2 at most over 79
+chunks, plain and searched, for the demo's encoder and three exports of icefall."""
+
+FEW = 30
+"""Fewer chunks may differ by more, by the root of their number: one that tips early in an utterance
+changes the rest of it, which has made 0.7 dB over its 10 chunks."""
 
 LANES = 8
 
@@ -140,7 +144,7 @@ def _agreement(
     }
 
 
-def holds(simulated: float | None, emulated: float | None, chunks: int = CHUNKS) -> bool:
+def holds(simulated: float | None, emulated: float | None, chunks: int) -> bool:
     """Whether two signal to noise ratios in dB are the same but for chance; None is no noise."""
     if simulated is None or emulated is None:
         return simulated == emulated
@@ -149,7 +153,7 @@ def holds(simulated: float | None, emulated: float | None, chunks: int = CHUNKS)
 
 def tolerance(chunks: int) -> float:
     """Return by how many decibels the ratios may differ over so many chunks."""
-    return TOLERANCE * max(1.0, math.sqrt(CHUNKS / chunks))
+    return TOLERANCE * max(1.0, math.sqrt(FEW / chunks))
 
 
 def _problem(found: dict[str, Any]) -> str:
