@@ -347,6 +347,8 @@ def test_variant_that_failed_is_in_the_report_with_its_reason(finished, tmp_path
     assert f"variant odd could not be built: {reason}" in report["warnings"]
     page = (tmp_path / "index.html").read_text()
     assert f"failed: {markupsafe.escape(reason)}" in page
+    # One page alone has nothing to link to.
+    assert "hreflang" not in page
     assert f"| odd | failed: {reason} |" in (tmp_path / "report.md").read_text()
     assert f"odd: failed: {reason}" in (tmp_path / "summary.txt").read_text().splitlines()
 
