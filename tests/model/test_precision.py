@@ -5,6 +5,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnxruntime import quantization as quantizer
+from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from helpers.models import tiny_encoder
 from helpers.places import DEMO_MODEL, ROOT
@@ -143,6 +144,26 @@ def test_float16_is_widened_exactly(tmp_path):
     record = restored.compare(source, tmp_path / "wide.onnx", rows())
     assert record["sqnr_db"] > 45
     restored.check("encoder", source, record)
+
+
+@pytest.mark.parametrize("part", ["joiner", "decoder"])
+@pytest.mark.parametrize("keep_io_types", [True, False])
+def test_what_onnxruntimes_converter_makes_float16_is_widened(tmp_path, part, keep_io_types):
+    source = DEMO_MODEL.with_name(f"{part}.onnx")
+    model = convert_float_to_float16(onnx.load(source), keep_io_types=keep_io_types)
+    # It puts casts of the inputs behind the nodes that read them.
+    onnx.save(model, tmp_path / "half.onnx")
+    precision.restore_file(tmp_path / "half.onnx", tmp_path / "wide.onnx")
+    onnx.checker.check_model(tmp_path / "wide.onnx", full_check=True)
+    random = np.random.default_rng(0)
+    if part == "decoder":
+        rows_ = [{"y": random.integers(1, 11, (1, 2))} for _ in range(20)]
+    else:
+        names = ("encoder_out", "decoder_out")
+        rows_ = [{n: random.normal(size=(1, 128)).astype("f4") for n in names} for _ in range(20)]
+    record = restored.compare(tmp_path / "half.onnx", tmp_path / "wide.onnx", rows_)
+    assert (record["precision"], "not_compared" in record) == ("float16", False)
+    assert record["sqnr_db"] > 45
 
 
 def test_float64_is_narrowed_only_where_that_is_exact(tmp_path):

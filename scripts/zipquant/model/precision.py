@@ -221,22 +221,40 @@ def _widen(model: onnx.ModelProto) -> None:
 
 
 def _drop_dangling(graph: onnx.GraphProto) -> None:
-    """Take out the nodes and weights of the outermost graph that no output depends on."""
-    needed, kept = {value.name for value in graph.output}, []
-    for node in reversed(graph.node):
-        if needed & set(node.output):
-            needed |= set(node.input)
-            for attribute in node.attribute:
-                for inner in (attribute.g, *attribute.graphs):
-                    needed |= {name for deep in all_nodes(inner) for name in deep.input}
-                    needed |= {value.name for value in inner.output}
-            kept.append(node)
-    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in reversed(kept)]
+    """Take out the nodes and weights of the outermost graph that no output depends on.
+
+    The nodes that stay are put in the order in which they can be computed, which onnxruntime's own
+    converter to float16 does not care for.
+    """
+    producer = {name: node for node in graph.node for name in node.output if name}
+    needed: set[str] = set()
+    kept: dict[int, onnx.NodeProto] = {}
+    todo = [(value.name, False) for value in reversed(graph.output)]
+    while todo:
+        name, ready = todo.pop()
+        node = producer.get(name)
+        if ready:
+            kept.setdefault(id(node), node)
+        elif name not in needed:
+            needed.add(name)
+            if node is not None and id(node) not in kept:
+                sources = dict.fromkeys(_sources(node))
+                todo += [(name, True), *((source, False) for source in sources)]
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept.values()]
     weights = [tensor for tensor in graph.initializer if tensor.name in needed]
     weights = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in weights]
     del graph.node[:], graph.initializer[:]
     graph.node.extend(nodes)
     graph.initializer.extend(weights)
+
+
+def _sources(node: onnx.NodeProto) -> Iterator[str]:
+    """Yield what a node reads, its branches and loops included."""
+    yield from node.input
+    for attribute in node.attribute:
+        for inner in (attribute.g, *attribute.graphs):
+            yield from (name for deep in all_nodes(inner) for name in deep.input)
+            yield from (value.name for value in inner.output)
 
 
 class _Restorer:
