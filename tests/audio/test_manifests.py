@@ -231,6 +231,8 @@ def test_paths_of_kaldi_relative_to_a_folder_above(folder):
         ("m.csv", "a.wav,one two\n"),
         ("m.csv", 'path,text\n.\\a.wav,"one\ntwo"\n'),
         ("my.scp.txt", "a a.wav\n"),
+        ("test.tsv", "a\ta.wav\tone two\tO N E\t16000\n"),
+        ("m.csv", "id|wav|text\na|a.wav|one two\n"),
     ],
 )
 def test_other_forms_that_people_have(folder, name, content):
@@ -295,4 +297,34 @@ def test_one_recording_is_a_source(folder):
 def test_more_that_is_refused(folder, name, content, message):
     (folder / name).write_bytes(content)
     with pytest.raises(UserError, match=message):
+        read(folder / name)
+
+
+def test_texts_of_the_same_name_elsewhere_and_of_other_endings(folder):
+    (folder / "txt").mkdir()
+    (folder / "txt/b.txt").write_text("three")
+    assert read(folder)["clips/b"][1] == "three"
+    assert manifest.passed_over(str(folder)) == ""
+    (folder / "a.normalized.txt").write_text("one two")
+    (folder / "clips/b.lab").write_text("four")
+    found = read(folder)
+    assert (found["a"][1], found["clips/b"][1]) == ("one two", "four")
+
+
+def test_parts_by_duration_in_a_table(folder):
+    (folder / "m.tsv").write_text("path\toffset\tduration\na.wav\t0.1\t0.1\na.wav\t0.0\t0.1\n")
+    assert {e[2:] for e in read(folder / "m.tsv").values()} == {(0, 0.1), (0.1, 0.2)}
+
+
+@pytest.mark.parametrize("times", ["nan\t1", "0\tinf", "0\tnan", "-1\t1", "1\t0.5", "inf\t"])
+def test_times_that_are_none_are_refused(folder, times):
+    (folder / "m.tsv").write_text(f"path\tstart\tend\na.wav\t{times}\n")
+    with pytest.raises(UserError, match="is no part of a recording"):
+        read(folder / "m.tsv")
+
+
+@pytest.mark.parametrize("name", ["m.xlsx", "m.parquet"])
+def test_tables_of_other_programs(folder, name):
+    (folder / name).write_bytes(b"PK" + bytes(60))
+    with pytest.raises(UserError, match="is a table of another program: save it as CSV in UTF-8"):
         read(folder / name)

@@ -2,6 +2,7 @@
 
 import codecs
 import gzip
+import math
 import os
 import re
 import zlib
@@ -96,10 +97,10 @@ def checked(where: str, utterance: Utterance) -> Utterance:
             raise UserError(f"{where}: {what} has a control character: {value[:60]}; remove it")
     if not utterance.id:
         raise UserError(f"{where}: the id is empty")
-    if utterance.start < 0 or (utterance.end is not None and utterance.end <= utterance.start):
-        raise UserError(
-            f"{where}: from {utterance.start:g} to {utterance.end:g} s is no part of a recording"
-        )
+    end = math.inf if utterance.end is None else utterance.end
+    # Written so that not a number is refused too.
+    if not 0 <= utterance.start < end or (utterance.end is not None and math.isinf(end)):
+        raise UserError(f"{where}: from {utterance.start:g} to {end:g} s is no part of a recording")
     return utterance
 
 

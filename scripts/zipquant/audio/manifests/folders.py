@@ -15,6 +15,9 @@ NAME = "folder of audio"
 TRANSCRIPTS = (".trans.txt", "trans.txt", "transcript.txt", "transcripts.txt")
 """Ends of the names of files that hold an id or a file and its transcript on each line."""
 
+OWN = (".normalized.txt", ".txt", ".lab")
+"""Ends of the names of files that hold the transcript of the recording of the same name."""
+
 LONGEST_TEXT = 1 << 16
 """Bytes; a text file of that size beside a recording is no transcript of it."""
 
@@ -29,13 +32,14 @@ def read(source: str) -> list[Utterance]:
 
     Transcripts are taken from a text file of the same name beside each (`a.wav`, `a.txt`), or from
     a file such as LibriSpeech's `84-121123.trans.txt` or the `trans.txt` of sherpa-onnx's
-    `test_wavs` in the same folder. Where there are none, from lists anywhere in the folder whose
-    lines begin with the name of a recording, such as AISHELL's and Kaldi's `text`.
+    `test_wavs` in the same folder. Where there are none, from files of the same name elsewhere in
+    the folder, as in VCTK, and from lists whose lines begin with the name of a recording, such as
+    AISHELL's and Kaldi's `text`.
     """
     found = []
     for parent, names in _walk(source):
         texts = _transcripts(parent, names)
-        own = {os.path.splitext(name)[0]: name for name in names if _is_text(name)}
+        own = {_spoken(name): name for name in names if _is_text(name)}
         for name in sorted(names):
             stem, suffix = os.path.splitext(name)
             if suffix.lower() not in AUDIO_SUFFIXES:
@@ -67,9 +71,9 @@ def others(source: str) -> dict[str, int]:
     for parent, names in _walk(source):
         stems = _stems(names)
         for name in names:
-            stem, suffix = os.path.splitext(name)
+            suffix = os.path.splitext(name)[1]
             is_text = name.lower().endswith(TRANSCRIPTS) or os.path.join(parent, name) in used
-            is_text = is_text or (suffix.lower() == ".txt" and stem in stems)
+            is_text = is_text or (_is_text(name) and _spoken(name) in stems)
             if suffix.lower() not in (*AUDIO_SUFFIXES, *OTHER_SUFFIXES) and not is_text:
                 count[suffix.lower() or "without a suffix"] += 1
         hidden = sum(name.startswith(".") for name in os.listdir(parent))
@@ -119,7 +123,13 @@ def _stems(names: list[str]) -> set[str]:
 
 
 def _is_text(name: str) -> bool:
-    return name.lower().endswith(".txt") and not name.lower().endswith(TRANSCRIPTS)
+    return name.lower().endswith(OWN) and not name.lower().endswith(TRANSCRIPTS)
+
+
+def _spoken(name: str) -> str:
+    """Return the name of the recording that a text file is of."""
+    ending = next(ending for ending in OWN if name.lower().endswith(ending))
+    return name[: -len(ending)]
 
 
 def _lists(source: str, stems: Set[str]) -> tuple[dict[str, str], set[str]]:
@@ -130,7 +140,11 @@ def _lists(source: str, stems: Set[str]) -> tuple[dict[str, str], set[str]]:
         beside = _stems(names)
         for name in sorted(names):
             path = os.path.join(parent, name)
-            if (_is_text(name) and os.path.splitext(name)[0] not in beside) or name == "text":
+            if (_is_text(name) and _spoken(name) not in beside) or name == "text":
+                if name != "text" and _spoken(name) in stems:
+                    found[_spoken(name)] = _own_text(parent, name)
+                    used.add(path)
+                    continue
                 try:
                     texts = dict(_entries(path))
                 except UserError:

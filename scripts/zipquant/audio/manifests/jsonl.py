@@ -95,7 +95,7 @@ def _plain(where: str, folder: str, entry: dict[str, Any], several: bool) -> Utt
             f"another usual name of a path; it has {', '.join(map(str, list(entry)[:6]))}"
         )
     start, end = _seconds(where, _field(entry, "start")), _field(entry, "end")
-    length = entry.get("duration") if start or several else None
+    length = _field(entry, "duration") if start or several else None
     if end is not None:
         end = _seconds(where, end)
     elif length is not None:

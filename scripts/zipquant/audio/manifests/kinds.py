@@ -11,6 +11,8 @@ KINDS: list[ModuleType] = [kaldi, folders, recordings, jsonl, tables, lists]
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".7z", ".rar")
 
+TABLES = (".xlsx", ".xls", ".ods", ".parquet", ".arrow", ".feather", ".pkl")
+
 
 def kind_of(source: str) -> ModuleType:
     """Return the module that reads a manifest.
@@ -25,6 +27,8 @@ def kind_of(source: str) -> ModuleType:
         )
     if source.lower().endswith(ARCHIVES):
         raise UserError(f"{source} is an archive: unpack it, and give the folder")
+    if source.lower().endswith(TABLES):
+        raise UserError(f"{source} is a table of another program: save it as CSV in UTF-8")
     if os.path.isfile(source) and not os.path.getsize(source):
         raise UserError(f"{source} is empty: it holds 0 bytes")
     for kind in KINDS:

@@ -35,8 +35,8 @@ def read(source: str) -> list[Utterance]:
     """Read a list such as the `trans.txt` of sherpa-onnx's `test_wavs`.
 
     A line is a path and a transcript, with a space, tab, comma or bar between; a name and a path,
-    as in Kaldi's wav.scp; or the name of a recording without its suffix and a transcript, with tab
-    or bars, as in LJSpeech.
+    as in Kaldi's wav.scp, or these and a transcript, with tabs; or the name of a recording without
+    its suffix and a transcript, with tab or bars, as in LJSpeech.
 
     Raises:
         UserError: a file is missing.
@@ -61,7 +61,10 @@ def _named(folder: str, line: str) -> Utterance | None:
     name, _, path = line.replace("\t", " ").partition(" ")
     if path.lower().endswith(AUDIO_SUFFIXES) and (found := find_audio(folder, path.strip())):
         return None if find_audio(folder, line) else Utterance(name, found)
-    name, *texts = re.split(r"[\t|]", line)
+    name, *texts = (field.strip() for field in re.split(r"[\t|]", line))
+    for place, field in enumerate(texts):
+        if field.lower().endswith(AUDIO_SUFFIXES) and (found := find_audio(folder, field)):
+            return Utterance(name, found, one_line(" ".join(texts[place + 1 : place + 2])))
     if not texts or name.lower().endswith(AUDIO_SUFFIXES):
         return None
     for suffix in SUFFIXES:

@@ -23,6 +23,7 @@ COLUMNS = {
     ),
     "start": ("start", "begin", "offset", "start_time", "begin_time"),
     "end": ("end", "stop", "end_time", "stop_time"),
+    "duration": ("duration", "dur", "seconds"),
 }
 """How the columns are called, in small letters; the first that is there is taken."""
 
@@ -58,7 +59,11 @@ def read(source: str) -> list[Utterance]:
         values = {key: row[name].strip() for key, name in columns.items()}
         if not values["path"] or ("id" in values and not values["id"]):
             raise UserError(f"{where}: id or path is empty")
-        start, end = (_seconds(where, values.get(key, "")) for key in ("start", "end"))
+        start, end, length = (
+            _seconds(where, values.get(key, "")) for key in ("start", "end", "duration")
+        )
+        if end is None and None not in (start, length):
+            end = start + length
         path = audio_at(where, folder, values["path"])
         key = (path, start, end)
         if key in seen:
