@@ -7,6 +7,7 @@ import pytest
 import sherpa_onnx
 import soundfile
 
+from helpers import lstm
 from helpers.audio import make_audio
 from helpers.models import scripted_ctc, tiny_ctc
 from helpers.places import DEMO_MODEL, ROOT, SHARED_SPEECH, needs_shared_speech
@@ -89,6 +90,15 @@ def test_ctc_model_is_decoded_as_sherpa_onnx_does(tmp_path):
     )
     assert found == [transcribe_with_sherpa(sherpa, wav) for wav in DEMO_AUDIO]
     assert sum(map(len, found)) > 200
+
+
+def test_an_lstm_is_heard_as_sherpa_onnx_hears_it(tmp_path):
+    parts = lstm.write(tmp_path / "lstm")
+    sherpa = sherpa_onnx.OnlineRecognizer.from_transducer(num_threads=1, **parts)
+    encoder = Path(parts.pop("encoder"))
+    found = transcribe(tmp_path, encoder, parts, DEMO_AUDIO[:8])
+    assert found == [transcribe_with_sherpa(sherpa, wav) for wav in DEMO_AUDIO[:8]]
+    assert len({token for tokens in found for token in tokens}) > 5
 
 
 def byte_level(text: str) -> list[str]:
