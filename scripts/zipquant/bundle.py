@@ -33,6 +33,7 @@ SHARED = (
     "board/greedy_search.py",
     "board/keyword_search.py",
     "board/keywords.py",
+    "board/measuring.py",
     "board/vocabulary.py",
     "board/whisper.py",
 )

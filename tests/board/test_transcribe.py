@@ -17,8 +17,9 @@ from helpers.places import DEMO_MODEL, ROOT
 from helpers.texts import PARTS, OnnxRunner
 from helpers.texts import transcribe as transcribe_as_the_workflow
 from zipquant import bundle
-from zipquant.board import description, transcribe, vocabulary
+from zipquant.board import description, measuring, transcribe, vocabulary
 from zipquant.errors import UserError
+from zipquant.jobs import files
 from zipquant.model import contract
 from zipquant.toolkit import platforms, rknn_toolkit
 
@@ -69,6 +70,8 @@ class RKNNLite:
         return 0
     def init_runtime(self):
         return 0
+    def get_sdk_version(self):
+        return "onnxruntime in\\nits place"
     def inference(self, inputs):
         names = [value.name for value in self.session.get_inputs()]
         given = [a.transpose(0, 3, 1, 2) if a.ndim == 4 else a for a in inputs]
@@ -88,14 +91,20 @@ def run_script(folder: Path, *arguments: str, path: str = "") -> subprocess.Comp
     )
 
 
-def test_script_runs_by_itself_from_the_bundle(copied, tmp_path):
+@pytest.fixture
+def on_board(copied, tmp_path):
+    """A whole bundle, and beside it the runtime that runs it with onnxruntime."""
     (tmp_path / "runtime/rknnlite").mkdir(parents=True)
     (tmp_path / "runtime/rknnlite/api.py").write_text(RUNTIME)
     for part in ("encoder", "decoder", "joiner"):
         shutil.copy(DEMO_MODEL.with_name(f"{part}.onnx"), copied / f"{part}.rknn")
     list_files(copied)
+    return copied
+
+
+def test_script_runs_by_itself_from_the_bundle(on_board, tmp_path):
     arguments = [*map(str, WAVS[:3]), "--output", str(tmp_path / "texts.tsv")]
-    done = run_script(copied, *arguments, path=str(tmp_path / "runtime"))
+    done = run_script(on_board, *arguments, path=str(tmp_path / "runtime"))
     assert done.returncode == 0, done.stderr
     with open(tmp_path / "texts.tsv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file, dialect="excel-tab"))
@@ -254,10 +263,60 @@ def test_benchmark_names_the_faster_of_two_encoders():
         transcribe.ENCODER: SlowRunner(DEMO_MODEL),
         transcribe.PLAIN_ENCODER: OnnxRunner(DEMO_MODEL),
     }
-    *times, verdict = transcribe.benchmark(encoders, model, seconds=0.1)
+    seconds = transcribe.benchmark(encoders, model, seconds=0.1)
+    found = {name: measuring.times(entry) for name, entry in seconds.items()}
+    *times, verdict = transcribe.benchmark_lines(found)
     assert [line.split(":")[0] for line in times] == list(encoders)
     assert verdict.startswith("encoder-plain.rknn is the faster one, by ")
     assert verdict.endswith(": copy it over encoder.rknn")
-    assert (
-        len(list(transcribe.benchmark({"encoder.rknn": encoders["encoder.rknn"]}, model, 0.1))) == 1
-    )
+    assert len(list(transcribe.benchmark_lines({"encoder.rknn": found["encoder.rknn"]}))) == 1
+
+
+def test_benchmark_leaves_a_file_of_the_board(on_board, tmp_path):
+    done = run_script(on_board, "--benchmark", "--seconds", "1", path=str(tmp_path / "runtime"))
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "board.json").read_text())
+    assert found["format"] == measuring.FORMAT
+    assert found["manifest_sha256"] == files.sha256(on_board / "manifest.json")
+    assert list(found["networks"]) == ["encoder.rknn", "decoder.rknn", "joiner.rknn"]
+    for name, entry in found["networks"].items():
+        assert entry["sha256"] == files.sha256(on_board / name)
+        assert entry["calls"] > 10
+        assert 0 < entry["median_ms"] <= entry["p95_ms"] <= entry["max_ms"]
+    assert found["machine"]["runtime"] == "onnxruntime in its place"
+    assert 0 < found["before"]["rss_mb"] <= found["after"]["peak_mb"]
+    assert "evaluation.board_result takes it into the report" in done.stdout
+    assert "encoder.rknn: " in done.stdout and "joiner.rknn: " in done.stdout
+
+
+def test_what_a_board_shows_is_read(tmp_path):
+    for path, content in {
+        "proc/device-tree/model": "Orange Pi 5\0",
+        "proc/self/status": "Name:\tpython3\nVmHWM:\t  200000 kB\nVmRSS:\t  100000 kB\n",
+        "sys/kernel/debug/rknpu/version": "RKNPU driver: v0.9.6\n",
+        "sys/kernel/debug/rknpu/load": "NPU load:  Core0: 24%, Core1:  0%, Core2:  0%,\n",
+        "sys/class/thermal/thermal_zone0/type": "soc-thermal\n",
+        "sys/class/thermal/thermal_zone0/temp": "48076\n",
+        "sys/class/thermal/thermal_zone1/type": "npu-thermal\n",
+        "sys/class/thermal/thermal_zone1/temp": "no reading\n",
+    }.items():
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(content)
+    found = measuring.machine(tmp_path)
+    assert (found["board"], found["npu_driver"]) == ("Orange Pi 5", "RKNPU driver: v0.9.6")
+    assert measuring.state(tmp_path) == {
+        "rss_mb": 102.4,
+        "peak_mb": 204.8,
+        "celsius": {"soc-thermal": 48.1},
+        "npu_load": "NPU load:  Core0: 24%, Core1:  0%, Core2:  0%,",
+    }
+    # Elsewhere there is none of it.
+    assert measuring.state(tmp_path / "nowhere") == {"celsius": {}}
+    assert set(measuring.machine(tmp_path / "nowhere")) == {"kernel", "python"}
+
+
+def test_times_leave_out_the_first_calls_and_show_a_slower_end():
+    found = measuring.times([1.0] * measuring.WARM_UP + [0.01] * 30 + [0.02] * 30)
+    assert (found["calls"], found["median_ms"], found["max_ms"]) == (60, 15.0, 20.0)
+    assert (found["first_ms"], found["last_ms"]) == (10.0, 20.0)
+    assert measuring.times([0.5])["median_ms"] == 500.0

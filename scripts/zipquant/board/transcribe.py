@@ -8,6 +8,7 @@ copy of it, and of the few modules of Zipquant that it shares with the workflow.
 
 import argparse
 import csv
+import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 import soundfile
 
-from zipquant.board import description, whisper
+from zipquant.board import description, measuring, whisper
 from zipquant.board.fbank import SAMPLE_RATE, fbank, whisper_log_mel
 from zipquant.board.greedy_search import Networks, search_ctc, search_transducer
 from zipquant.board.keyword_search import KeywordSearch, spot
@@ -37,8 +38,11 @@ KEYWORD_COLUMNS = ("utterance", "keyword", "seconds", "probability")
 ENCODER, PLAIN_ENCODER = "encoder.rknn", "encoder-plain.rknn"
 """The encoder, and the same encoder built from its graph as it is, where a bundle has both."""
 
-SECONDS, WARM_UP = 25, 5
-"""How long `benchmark` runs each encoder, and after how many chunks it begins to count."""
+SECONDS, CALLS = 25, 200
+"""How long a benchmark runs each encoder, and how often it calls decoder and joiner."""
+
+RESULT = "board.json"
+"""Where it writes what it has found, unless another file is named."""
 
 
 class Runner(Protocol):
@@ -76,6 +80,11 @@ class Npu:
                     f"{path}: rknn-toolkit-lite2's {step.__name__} failed, see above; the board "
                     "must be of the platform that the bundle was built for, with librknnrt.so"
                 )
+
+    def versions(self) -> str:
+        """Return what the runtime says of itself and of the driver, in one line."""
+        asked = getattr(self._rknn, "get_sdk_version", None)
+        return " ".join(str(_called(self._path, asked)).split()) if asked else ""
 
     def run(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
         """See `Runner.run`. Arrays of four axes are handed over as NHWC, its own layout."""
@@ -267,9 +276,9 @@ def spot_keywords(
 
 
 def benchmark(
-    encoders: Mapping[str, Runner], model: Mapping[str, Any], seconds: float = SECONDS
-) -> Iterator[str]:
-    """Time encoders on this board, chunk by chunk in turn; yield what was found, line by line.
+    encoders: Mapping[str, Runner], model: Mapping[str, Any], seconds: float
+) -> dict[str, list[float]]:
+    """Run encoders on noise, chunk by chunk in turn; return the seconds of each call, by name.
 
     Args:
         encoders: by name; all take the same.
@@ -286,11 +295,45 @@ def benchmark(
             _, *new_states = encoder.run([x, *states[name]])
             times[name].append(time.perf_counter() - start)
             states[name] = _next_states(model, new_states)
-    medians = {}
-    for name, found in times.items():
-        counted = found[WARM_UP:] or found
-        medians[name] = 1000 * float(np.median(counted))
-        yield f"{name}: {medians[name]:.2f} ms a chunk, median of {len(counted)}"
+    return times
+
+
+def benchmark_parts(
+    encoder: Runner, parts: Mapping[str, Runner], model: Mapping[str, Any], calls: int = CALLS
+) -> dict[str, list[float]]:
+    """Run decoder and joiner on what they get; return the seconds of each call, by name.
+
+    Args:
+        encoder: the encoder, for the first input of the joiner.
+        parts: the decoder, then the joiner, by name.
+        model: what the encoder takes, see `description.MODEL`.
+        calls: of each.
+    """
+    x = np.zeros((1, model["chunk_frames"], model["bins"]), np.float32)
+    encoded = np.asarray(encoder.run([x, *_first_states(model)])[0])
+    given = [np.zeros((1, model["context"]), np.int64)]
+    times: dict[str, list[float]] = {}
+    for name, part in parts.items():
+        times[name] = []
+        for _ in range(calls):
+            start = time.perf_counter()
+            outputs = part.run(given)
+            times[name].append(time.perf_counter() - start)
+        frame = encoded.reshape(-1, encoded.shape[-1])[:1].astype(np.float32)
+        given = [frame, np.asarray(outputs[0]).reshape(1, -1).astype(np.float32)]
+    return times
+
+
+def benchmark_lines(found: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
+    """Yield what a benchmark has found, in words.
+
+    Args:
+        found: what `measuring.times` says of each network, by name.
+    """
+    for name, entry in found.items():
+        what = "a chunk" if name in (ENCODER, PLAIN_ENCODER) else "a call"
+        yield f"{name}: {entry['median_ms']:.2f} ms {what}, median of {entry['calls']}"
+    medians = {n: found[n]["median_ms"] for n in (ENCODER, PLAIN_ENCODER) if n in found}
     if len(medians) == 2:
         fast, slow = sorted(medians, key=medians.__getitem__)
         gain = 100 * (1 - medians[fast] / medians[slow])
@@ -308,12 +351,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("wavs", nargs="*", type=Path, help="16 kHz wav or flac files")
     parser.add_argument("--bundle", type=Path, default=Path(__file__).resolve().parent)
-    parser.add_argument("--output", type=Path, help="the table to write (TSV); else it is printed")
+    parser.add_argument("--output", type=Path, help="the file to write")
     parser.add_argument(
         "--keywords", type=Path, help="list the keywords of this file that are heard, not texts"
     )
     parser.add_argument(
-        "--benchmark", action="store_true", help="time the encoder, or the two forms of it"
+        "--benchmark",
+        action="store_true",
+        help=f"time all networks on this board, and write {RESULT} or the file of --output",
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=SECONDS, help="how long --benchmark runs each encoder"
     )
     given = parser.parse_args()
     if not given.wavs and not given.benchmark:
@@ -322,13 +370,32 @@ def main() -> None:
         description.check_files(given.bundle)
         model = description.read(given.bundle)
         if given.benchmark:
-            names = [name for name in (ENCODER, PLAIN_ENCODER) if (given.bundle / name).exists()]
-            for line in benchmark({name: Npu(given.bundle / name) for name in names}, model):
-                print(line)
+            _measure(given, model, given.output or Path(RESULT))
             return
         _write_table(given, model)
     except (UserError, OSError) as error:
         sys.exit(f"error: {plain(str(error))}")
+
+
+def _measure(given: argparse.Namespace, model: Mapping[str, Any], output: Path) -> None:
+    """Time all networks of a bundle, say what was found, and write it as JSON."""
+    bundle, before = given.bundle, measuring.state()
+    names = [name for name in (ENCODER, PLAIN_ENCODER) if (bundle / name).exists()]
+    encoders = {name: Npu(bundle / name) for name in names}
+    seconds = benchmark(encoders, model, given.seconds)
+    if model["context"]:
+        parts = {name: Npu(bundle / name) for name in ("decoder.rknn", "joiner.rknn")}
+        seconds |= benchmark_parts(encoders[ENCODER], parts, model)
+    found = measuring.result(bundle, seconds, before, encoders[ENCODER].versions())
+    output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    for line in benchmark_lines(found["networks"]):
+        print(line)
+    warmest = max(found["after"]["celsius"].values(), default=None)
+    print(
+        f"memory {found['after'].get('peak_mb', '?')} MB"
+        + (f", {warmest} degrees Celsius at the end" if warmest is not None else "")
+    )
+    print(f"all of it is in {output}: evaluation.board_result takes it into the report")
 
 
 def _write_table(given: argparse.Namespace, model: Mapping[str, Any]) -> None:
