@@ -14,6 +14,7 @@ rule choose:
         layers=expand(rules.quantize.output.layers, variant=VARIANTS),
         texts=texts_of(FLOAT, *VARIANTS) if PLAN.recognizer else [],
         heard=heard_of(FLOAT, *VARIANTS),
+        board_result=config["evaluation"]["board_result"] or [],
         lib=lib("choose"),
     output:
         best=result("best.json"),

@@ -68,6 +68,7 @@ rule report:
         overlap=rules.overlap.output.table,
         scores=rules.score.output.scores if PLAN.recognizer else [],
         texts=rules.score.output.texts if PLAN.recognizer else [],
+        board_result=config["evaluation"]["board_result"] or [],
         templates=templates("report/*", "report/sections/*"),
         lib=lib("report"),
     output:

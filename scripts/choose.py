@@ -16,6 +16,7 @@ run(
         layers=snakemake.input.layers,
         keywords=snakemake.params.keywords,
         heard=snakemake.input.heard,
+        board_result=snakemake.input.board_result or None,
     ),
     contract_file=snakemake.input.contract,
     texts=snakemake.input.get("texts", []),

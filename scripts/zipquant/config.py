@@ -31,6 +31,7 @@ PATHS = ("audio.source", "audio.calibration", "audio.evaluation")
 PATHS += tuple(
     f"model.{key}" for key in ("folder", "encoder", "decoder", "joiner", "tokens", "keywords")
 )
+PATHS += ("evaluation.board_result",)
 """The settings that name files to read."""
 
 WORDS = ("auto",)

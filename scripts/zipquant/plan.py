@@ -22,6 +22,7 @@ from zipquant.board.description import BINS
 from zipquant.calibration import recipes
 from zipquant.calibration.recipes import Recipe
 from zipquant.errors import UserError
+from zipquant.evaluation import board_result
 from zipquant.jobs import files
 from zipquant.model import contract, locate, look, recognizer
 from zipquant.model.contract import Contract
@@ -127,6 +128,8 @@ def make(config: MutableMapping[str, Any], project: str | Path) -> Plan:
         UserError: the configuration, the model, its parts or a manifest are not right.
     """
     configuration.validate(config)
+    if config["evaluation"]["board_result"]:
+        board_result.read(config["evaluation"]["board_result"])
     model, notes, missing = locate.locate(config["model"])
     configuration.settle_results(config, project, model)
     # A wrong model is reported at once, also by a dry run; the rule `inspect` runs it as well.

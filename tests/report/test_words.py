@@ -321,3 +321,22 @@ def test_engine_that_made_the_figures_is_named():
     assert words.ran_in(variants) == f"the simulator (fp16), or {said}"
     assert words.ran_in({"int8": variants["int8"]}) == said
     assert words.ran_in({name: variants[name] for name in ("fp16", "board")}) == "the simulator"
+
+
+def test_what_a_board_has_shown_stands_in_the_place_of_the_estimate():
+    took = {"median_ms": 9.1, "p95_ms": 9.9, "first_ms": 8.0, "last_ms": 9.6}
+    network = {"price": [6.4, 18.5], "measured": took}
+    report = report_of(
+        BOTH,
+        {"int8": judgement()},
+        MODELS,
+        layers={"networks": {"int8": network}},
+        board={"board": "Orange Pi 5", "peak_mb": 118.0, "celsius": 61.2},
+    )
+    found = words.verdict(report)
+    assert "9.1 ms" in [tile["figure"] for tile in found["tiles"]]
+    assert (
+        "On Orange Pi 5, a chunk takes 9.1 ms, 95 % of them 9.9 ms at most. It took 118 MB of memory. "
+        "At the end the board was at 61 °C. It slows down from 8.0 to 9.6 ms as it gets warm."
+    ) in found["sentences"]
+    assert layers.time_of(network, None) == "9.1 ms (measured)"

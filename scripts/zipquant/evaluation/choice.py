@@ -9,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from zipquant.errors import UserError
-from zipquant.evaluation import keyword_scores, measures, scores
+from zipquant.evaluation import board_result, keyword_scores, measures, scores
+from zipquant.evaluation.board_result import BoardResult
 from zipquant.evaluation.verdict import (
     KEYWORDS,
     USELESS,
@@ -78,6 +79,7 @@ class Models:
         keywords: names of the keywords that are looked for; empty for none.
         heard: files of `spotting.spot_shard`, all shards of the float model, then of each variant;
             empty likewise.
+        board_result: what was measured on a board, see `board_result.read`; None for nothing.
     """
 
     names: Sequence[str]
@@ -87,6 +89,7 @@ class Models:
     layers: Sequence[str | Path]
     keywords: Sequence[str] = ()
     heard: Sequence[str | Path] = ()
+    board_result: str | Path | None = None
 
     def tables(self, position: int) -> Sequence[str | Path]:
         """Return the evaluation tables of one variant."""
@@ -228,6 +231,8 @@ def write(
             entry.evidence = evidence(models.tables(position), contract.encoder_out)
             entry.chunk_ms, entry.timed = models.time(position, costs)
             entries.append(entry)
+    if models.board_result:
+        take_board_result(entries, board_result.read(models.board_result), built)
     measure = say("measure.sqnr")
     if texts:
         found = scores.read([error_rates.FLOAT, *models.names], texts)
@@ -252,6 +257,22 @@ def write(
             "table": [entry.row() for entry in ranked],
         },
     )
+
+
+def take_board_result(
+    entries: Sequence[Entry], found: BoardResult, builds: Mapping[str, Build]
+) -> None:
+    """Put the times that a board has shown in place of others.
+
+    Raises:
+        UserError: it is of another encoder.
+    """
+    hashes = {entry.variant: builds[entry.variant].rknn_sha256 for entry in entries}
+    found.check_encoder(hashes.values())
+    for entry in entries:
+        if measured := found.of(hashes[entry.variant]):
+            entry.chunk_ms = Range(measured["median_ms"], measured["median_ms"])
+            entry.timed = MEASURED
 
 
 def evidence(tables: Sequence[str | Path], encoder_out: str) -> Evidence:

@@ -15,7 +15,7 @@ import pyarrow.parquet
 from zipquant.audio import index
 from zipquant.board.fbank import FRAMES_PER_SECOND
 from zipquant.calibration import sampling
-from zipquant.evaluation import measures
+from zipquant.evaluation import board_result, measures
 from zipquant.jobs import files
 from zipquant.model.contract import Contract
 from zipquant.model.noise import sqnr
@@ -192,6 +192,7 @@ def write(
     networks |= dict(zip(report["parts"], texts.layers, strict=True))
     own_costs = run.settings["evaluation"]["board_costs"]
     report["layers"] = layers.collect(networks, run.settings["platform"], own_costs)
+    report["board"] = _on_board(report, texts, run.settings["evaluation"]["board_result"])
     report["drift"] = _drift(tables, contract)
     report["suitability"] = _suitability(audio, report["audio"], tables, contract)
     report["verdict"] = words.verdict(report)
@@ -237,6 +238,21 @@ def _run(
             **{p: version(p) for p in PACKAGES},
         },
     }
+
+
+def _on_board(report: dict[str, Any], texts: TextFiles, path: str | None) -> dict[str, Any] | None:
+    """Return what a board has shown, and put its times beside the layers of each network."""
+    if not path:
+        return None
+    found = board_result.read(path)
+    builds = {n: e["build"] for n, e in report["variants"].items() if not e["failure"]}
+    hashes = {name: build["rknn_sha256"] for name, build in builds.items()}
+    found.check_encoder(hashes.values())
+    hashes |= {Path(part).stem: files.sha256(part) for part in texts.parts}
+    for name, sha256 in hashes.items():
+        if measured := found.of(sha256):
+            report["layers"]["networks"][name]["measured"] = measured
+    return found.summary()
 
 
 def _calibration(audio: AudioFiles, seed: int) -> dict[str, Any]:

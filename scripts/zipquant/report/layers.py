@@ -53,7 +53,8 @@ def values(report: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "shown_modules": SHOWN_MODULES,
         "layer_differences": differences(built),
-        "measured": any(time and on_board(time["target"]) for time in times),
+        "measured": any(time and on_board(time["target"]) for time in times)
+        or any("measured" in network for network in networks.values()),
     }
 
 
@@ -75,6 +76,8 @@ def sentence(network: Mapping[str, Any], name: str) -> Phrase:
 
 def time_of(network: Mapping[str, Any], measured: Mapping[str, Any] | None) -> str:
     """Return how long a call takes, in words; a board's measurement goes before an estimate."""
+    if own := network.get("measured"):
+        return say("layers.measured", ms=own["median_ms"])
     if measured and on_board(measured["target"]):
         return say("layers.measured", ms=measured["median_ms"])
     return time_between(Range(*network["price"])) if network["price"] else ""

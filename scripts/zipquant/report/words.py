@@ -33,6 +33,9 @@ CLIPPED = 1e-3
 MUCH_CLIPPED = 1e-2
 """Share from which it is a likely cause of a variant that is unfit."""
 
+SLOWER = 1.1
+"""How much longer the last calls take than the first where a board is said to slow down."""
+
 POOR = 50.0
 """Error rate (%) of the float model that is warned of."""
 
@@ -89,6 +92,7 @@ def verdict(report: Mapping[str, Any]) -> dict[str, Any]:
     sentences = [*_doubts(case), *keywords(case), *sentences]
     sentences += along_a_stream(case.variant)
     sentences += _failures(report)
+    sentences += _timed(case)
     sentences.append(_measured_by(case))
     return {
         "best": case.name,
@@ -250,8 +254,11 @@ def _text_figures(case: Case) -> tuple[dict[str, str], list[Phrase]]:
 def _time_tile(case: Case) -> list[dict[str, str]]:
     """Return how long a chunk takes on a board: measured there, else estimated, else no tile."""
     report, time = case.report, case.variant.get("time")
+    measured = _on_board(case)
     chunk = 10 * report["model"]["chunk_shift"]
-    if time and measures.on_board(time["target"]):
+    if measured:
+        figure, said = f"{measured['median_ms']:.1f} ms", say("tile.measured", ms=chunk)
+    elif time and measures.on_board(time["target"]):
         figure, said = f"{time['median_ms']:.1f} ms", say("tile.measured", ms=chunk)
     elif price := report["layers"]["networks"].get(case.name, {}).get("price"):
         figure, said = time_between(Range(*price)), say("tile.estimated", ms=chunk)
@@ -324,6 +331,30 @@ def _failures(report: Mapping[str, Any]) -> list[Phrase]:
         for name, entry in report["variants"].items()
         if entry["failure"]
     ]
+
+
+def _timed(case: Case) -> list[Phrase]:
+    """Return what a board has shown of the best variant: a sentence or two, or none."""
+    board, measured = case.report.get("board"), _on_board(case)
+    if not board or not measured:
+        return []
+    found = [
+        say("board.time", board=board["board"], ms=measured["median_ms"], p95=measured["p95_ms"])
+    ]
+    if board["peak_mb"]:
+        found.append(say("board.memory", mb=board["peak_mb"]))
+    if board["celsius"] is not None:
+        found.append(say("board.celsius", celsius=board["celsius"]))
+    first, last = measured["first_ms"], measured["last_ms"]
+    if last > SLOWER * first:
+        found.append(say("board.slower", first=first, last=last))
+    return [listed(found, "sentences")]
+
+
+def _on_board(case: Case) -> Mapping[str, Any] | None:
+    """Return what a board took for a chunk, see `board_result.BoardResult.of`."""
+    networks = case.report.get("layers", {}).get("networks", {})
+    return networks.get(case.name, {}).get("measured")
 
 
 def _measured_by(case: Case) -> Phrase:
