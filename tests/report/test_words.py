@@ -5,7 +5,7 @@ import math
 import pytest
 
 from zipquant.evaluation.verdict import Evidence, Judgement, Limits, Loss, Status
-from zipquant.report import words
+from zipquant.report import layers, words
 
 LIMITS = Limits(most_points_lost=1.0, most_text_changed=3.0, least_sqnr=15)
 
@@ -336,7 +336,7 @@ def test_what_a_board_has_shown_stands_in_the_place_of_the_estimate():
     found = words.verdict(report)
     assert "9.1 ms" in [tile["figure"] for tile in found["tiles"]]
     assert (
-        "On Orange Pi 5, a chunk takes 9.1 ms, 95 % of them 9.9 ms at most. It took 118 MB of memory. "
-        "At the end the board was at 61 °C. It slows down from 8.0 to 9.6 ms as it gets warm."
+        "On Orange Pi 5, a chunk takes 9.1 ms, 95 % of them 9.9 ms at most. It took 118 MB of "
+        "memory. At the end the board was at 61 °C. It slows down from 8.0 to 9.6 ms as it gets warm."
     ) in found["sentences"]
     assert layers.time_of(network, None) == "9.1 ms (measured)"

@@ -12,7 +12,16 @@ import pytest
 
 from helpers.models import tiny_ctc
 from helpers.places import ROOT, SHARED_SPEECH, needs_shared_speech
-from helpers.projects import AUDIO, CALIBRATION_FILES, configure, make_project, planned, run
+from helpers.projects import (
+    AUDIO,
+    CALIBRATION_FILES,
+    configure,
+    make_project,
+    planned,
+    run,
+    snakemake,
+)
+from zipquant.board import measuring
 from zipquant.model import contract
 from zipquant.toolkit import rknn_file
 
@@ -86,7 +95,7 @@ def test_bundle_is_complete_and_what_a_stock_sherpa_onnx_loads(finished):
     assert manifest["recognizer"]["decoder"]["sqnr_db"] > 50
     models = ("decoder.rknn", "encoder.rknn", "joiner.rknn")
     library = ("__init__", "description", "fbank", "greedy_search", "keyword_search", "keywords")
-    library += ("vocabulary", "whisper")
+    library += ("measuring", "vocabulary", "whisper")
     shared = ["zipquant/__init__.py", "zipquant/errors.py"]
     shared += [f"zipquant/board/{name}.py" for name in library]
     described = ["encoder.json", "tokens.txt", "transcribe.py"]
@@ -211,3 +220,23 @@ def test_keywords_are_counted_and_go_into_the_bundle(project):
     # Other keywords build and evaluate nothing.
     (project / "keywords.txt").write_text("▁zero\n", encoding="utf-8")
     assert set(planned(project)) == {"spot", "choose", "score", "decode_rknn", "report", "bundle"}
+
+
+def test_what_a_board_has_measured_stands_in_the_report(project):
+    bundle = project / "results/bundle"
+    seconds = {"encoder.rknn": [0.0123] * 50, "decoder.rknn": [0.001] * 50}
+    found = measuring.result(bundle, seconds, measuring.state())
+    (project / "board.json").write_text(json.dumps(found))
+    configure(project, evaluation={"long_stream": 12, "board_result": "board.json"})
+    assert not {"quantize", "evaluate"} & set(planned(project))
+    run(project)
+    report = json.loads((project / "results/report/report.json").read_text())
+    assert report["layers"]["networks"]["int8"]["measured"]["median_ms"] == 12.3
+    assert report["layers"]["networks"]["decoder"]["measured"]["median_ms"] == 1.0
+    page = (project / "results/report/index.html").read_text()
+    assert "12.3\u00a0ms (measured)" in page and "a chunk takes 12.3" in page
+    found["networks"]["encoder.rknn"]["sha256"] = "0" * 64
+    (project / "board.json").write_text(json.dumps(found))
+    done = snakemake(project)
+    assert done.returncode != 0
+    assert "measured with an encoder that this run has not built" in done.stdout + done.stderr
