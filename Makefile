@@ -6,13 +6,15 @@
 # make docs: write the configuration reference again, from the schema, config.yaml and the workflow.
 # make bench: set up, and measure what benchmarks/results.json holds; half an hour of an idle machine.
 #   DIGITS: a folder of {digit}_{speaker}_{index}.wav to recognise; the demo's own audio without it.
+# make coefficients BOARD=board.json [RESULTS=results]: fit the costs of layers on what the bundle of that run has
+#   measured on a board (transcribe.py --benchmark), and print them as evaluation.board_costs.
 # make faults: set up, and kill, damage and starve the workflow; writes benchmarks/faults.json; as root.
 
 PYTHON ?= python3.11
 CORES ?= $(shell nproc)
 BIN := .venv/bin
 
-.PHONY: demo model test test-slow lint docs bench faults clean
+.PHONY: demo model test test-slow lint docs bench coefficients faults clean
 
 demo: .venv/installed
 	$(BIN)/snakemake --cores $(CORES)
@@ -45,6 +47,9 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/search.py
 	$(BIN)/python benchmarks/recognition.py --record \
 	    $(if $(DIGITS),--digits $(DIGITS),--audio demo/audio/evaluation.tsv)
+
+coefficients: .venv/installed
+	$(BIN)/python benchmarks/coefficients.py "$(BOARD)" --results "$(or $(RESULTS),results)"
 
 faults: .venv/installed
 	$(BIN)/python benchmarks/faults

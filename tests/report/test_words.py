@@ -337,6 +337,7 @@ def test_what_a_board_has_shown_stands_in_the_place_of_the_estimate():
     assert "9.1 ms" in [tile["figure"] for tile in found["tiles"]]
     assert (
         "On Orange Pi 5, a chunk takes 9.1 ms, 95 % of them 9.9 ms at most. It took 118 MB of "
-        "memory. At the end the board was at 61 °C. It slows down from 8.0 to 9.6 ms as it gets warm."
+        "memory. At the end the board was at 61 °C. It slows down from 8.0 to 9.6 ms as it gets "
+        "warm."
     ) in found["sentences"]
     assert layers.time_of(network, None) == "9.1 ms (measured)"
