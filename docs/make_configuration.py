@@ -10,6 +10,7 @@ import contextlib
 import copy
 import io
 import itertools
+import json
 import logging
 import os
 import shutil
@@ -28,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from zipquant import config as configuration  # noqa: E402
+from zipquant.board import measuring  # noqa: E402
 
 TRANSLATIONS = ROOT / "docs/configuration.zh-CN.yaml"
 PAGES = {"en": ROOT / "docs/configuration.md", "zh": ROOT / "docs/configuration.zh-CN.md"}
@@ -35,6 +37,14 @@ FIX = "run `make docs`"
 
 NAME = "NAME"
 """Stands for the keys that a user may choose, such as the names of the variants."""
+
+BOARD_RESULT = {
+    "format": measuring.FORMAT,
+    "machine": {},
+    "networks": {"encoder.rknn": {"sha256": "0" * 64} | measuring.times([0.01])},
+    "after": {"celsius": {}},
+}
+"""What a board may have measured."""
 
 WORDS = {
     # What the pages are put together from, in the two languages.
@@ -425,6 +435,7 @@ def effects() -> dict[tuple[str, ...], list[str] | None]:
     settings = yaml.safe_load((ROOT / "config.yaml").read_text(encoding="utf-8"))
     with tempfile.TemporaryDirectory() as folder:
         models = Path(folder)
+        (models / "board_result.json").write_text(json.dumps(BOARD_RESULT), encoding="utf-8")
         # Not called as the file that is found beside an encoder.
         (models / "other-keywords.txt").write_text("▁one ▁two\n", encoding="utf-8")
         for path in sorted((ROOT / "models/demo").iterdir()):
