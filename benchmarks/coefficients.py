@@ -135,7 +135,7 @@ def explanations() -> list[tuple[str, int, Fitting]]:
         what = known["explains"].split(";")[0]
         found.append((f"{what}: as published, times a factor", 1, scaling(fit)))
     for parts in MIXTURES:
-        found.append((f"{' and '.join(parts)}, fitted freely", len(parts), mixing(parts)))
+        found.append((f"{' + '.join(parts)}, fitted freely", len(parts), mixing(parts)))
     return found
 
 

@@ -61,7 +61,7 @@ def test_costs_that_a_board_has_are_found_again(run):
     done = fit(run)
     assert done.returncode == 0, done.stderr
     assert "int8 " in done.stdout and "joiner " in done.stdout
-    best = re.search(r"^ *(\d+)% +\| +(\d+)% +\| layers and inputs and outputs", done.stdout, re.M)
+    best = re.search(r"^ *(\d+)% +\| +(\d+)% +\| layers \+ inputs and outputs", done.stdout, re.M)
     assert best and int(best[1]) <= 30
     found = yaml.safe_load(done.stdout.split("the first as a setting:\n")[1])
     costs = Costs((Fit(**found["evaluation"]["board_costs"]),), 0.0, "")
