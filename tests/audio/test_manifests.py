@@ -270,10 +270,17 @@ def test_encodings(folder, encoding):
 def test_lists_elsewhere_in_a_folder(folder):
     (folder / "transcript").mkdir()
     (folder / "transcript/all_v0.8.txt").write_text("a 而 对\nb 楼市\nz 没有\n")
+    (folder / "clips/b2.trans.txt").write_text("")
     (folder / "readme.txt").write_bytes("a 说明".encode("gbk"))
     found = read(folder)
     assert (found["a"][1], found["clips/b"][1], found["clips/c d"][1]) == ("而 对", "楼市", "")
     assert "(1 .txt)" in manifest.passed_over(str(folder))
+
+
+def test_a_list_at_the_top_is_of_the_folders_below(folder):
+    (folder / "a.wav").unlink()
+    (folder / "transcripts.txt").write_text("b\tthree four\nx\tfive\n")
+    assert read(folder)["clips/b"][1] == "three four"
 
 
 def test_one_recording_is_a_source(folder):

@@ -140,8 +140,9 @@ def _lists(source: str, stems: Set[str]) -> tuple[dict[str, str], set[str]]:
         beside = _stems(names)
         for name in sorted(names):
             path = os.path.join(parent, name)
-            if (_is_text(name) and _spoken(name) not in beside) or name == "text":
-                if name != "text" and _spoken(name) in stems:
+            is_list = name == "text" or name.lower().endswith(TRANSCRIPTS)
+            if is_list or (_is_text(name) and _spoken(name) not in beside):
+                if not is_list and _spoken(name) in stems:
                     found[_spoken(name)] = _own_text(parent, name)
                     used.add(path)
                     continue
