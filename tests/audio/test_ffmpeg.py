@@ -123,6 +123,14 @@ def test_what_ffmpeg_cannot_read_is_said(tmp_path):
     assert ffmpeg.is_for(tmp_path / "empty.m4a")
 
 
+def test_a_file_that_is_cut_off_is_used_as_far_as_it_goes(tmp_path):
+    path = encode(tmp_path / "a.webm", "libopus", 48000, "mono", make_audio(3.0, 1, 48000) / 2)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    samples, remark = reading.read(path)
+    assert 1.0 < len(samples) / 16000 < 2.0
+    assert remark.startswith("is cut off: its header promises more, ")
+
+
 def test_a_film_without_sound_is_said_to_have_none(tmp_path):
     path = tmp_path / "film.mp4"
     with av.open(str(path), "w") as container:

@@ -20,6 +20,8 @@ from zipquant.audio.features import FrontEnd
 from zipquant.audio.frame_store import FrameWriter
 from zipquant.board import fbank, vocabulary
 from zipquant.board import transcribe as script
+from zipquant.board import whisper as whisper_features
+from zipquant.calibration import dataset_check
 from zipquant.calibration.recipes import Recipe
 from zipquant.errors import UserError
 from zipquant.model import contract
@@ -230,3 +232,13 @@ def test_the_rknn_runtime_is_said_not_to_compute_them():
     (reason,) = runtime.refusals(types, f"{entries}whisper")
     assert "Whisper's features" in reason and "transcribe.py" in reason
     assert runtime.refusals(types, f"{entries}fbank") == []
+
+
+def test_rows_of_other_features_are_told_apart():
+    log_mel = fbank.fbank(make_audio(2.0, 1))[:45]
+    right = whisper_features.normalise(fbank.whisper_log_mel(make_audio(2.0, 1))[:45])
+    assert list(dataset_check._check_whisper(right)) == []
+    for wrong in (log_mel, fbank.whisper_log_mel(make_audio(2.0, 1))[:45]):
+        ((severity, what, cause),) = dataset_check._check_whisper(wrong)
+        assert severity == dataset_check.WARNING and what.startswith("reaches from -")
+        assert "span at most 2 in a chunk and end at -1.5" in cause

@@ -19,6 +19,12 @@ among them: they could have other files opened, or addresses."""
 INDEXED = "mov"
 """Begins the name of the format whose samples are found by their times, to the sample."""
 
+MEASURED = ("mov", "matroska", "asf")
+"""Beginnings of the names of formats whose header says how long the file is."""
+
+SHORT = 0.95
+"""Of what a header promises; less is there of a file that is cut off."""
+
 LEAD = 1.0
 """Seconds before a part at which decoding begins; a frame needs those before it."""
 
@@ -49,7 +55,8 @@ class AudioStream:
         samplerate: in Hz.
         channels: how many.
         frames: the length in samples is not known before all is decoded: no bound.
-        extra_info: nothing.
+        extra_info: where the file ended before its header says so, as libsndfile words it; else
+            nothing.
 
     Raises:
         OSError: FFmpeg does not read it as audio.
@@ -115,6 +122,11 @@ class AudioStream:
                 place += len(samples)
                 if skipped < len(samples):
                     yield samples[skipped:]
+        # Of the other formats FFmpeg guesses the length.
+        says = self._container.format.name.startswith(MEASURED)
+        promised = says * (self._container.duration or 0) / av.time_base * self.samplerate
+        if (place or 0) < SHORT * promised:
+            self.extra_info = f"data : {round(promised)} (should be {place or 0})"
 
     def __enter__(self) -> "AudioStream":
         return self
