@@ -177,6 +177,21 @@ def test_a_path_alone_is_the_whole_model(tmp_path):
     assert whole["model"]["encoder"] == str(tmp_path / "e.onnx")
 
 
+def test_a_path_alone_is_the_audio_of_both_sets(tmp_path):
+    (tmp_path / "speech").mkdir()
+    (tmp_path / "my.yaml").write_text("audio: speech\n")
+    whole = config.complete({"audio": "speech"}, [tmp_path / "my.yaml"], ROOT)
+    assert whole["audio"]["source"] == str(tmp_path / "speech")
+    config.validate(whole)
+
+
+@pytest.mark.parametrize("section", ["model", "audio"])
+@pytest.mark.parametrize("value", [None, 3, ["a"]])
+def test_what_is_neither_a_path_nor_a_section_is_refused(section, value):
+    with pytest.raises(UserError, match=rf"{section} is neither a path nor a section; give for"):
+        config.complete({section: value}, [], ROOT)
+
+
 @pytest.mark.parametrize(
     ("chip", "reason"),
     [

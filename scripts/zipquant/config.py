@@ -47,6 +47,9 @@ def complete(
         given: the settings of the user's files and command line, merged.
         files: the user's files, later ones before earlier ones.
         workflow: the folder of the workflow, with `DEFAULTS` in it.
+
+    Raises:
+        UserError: the section of the model or of the audio is neither a path nor a section.
     """
     defaults = Path(workflow) / DEFAULTS
     config = _merged(_read(defaults), given)
@@ -56,6 +59,15 @@ def complete(
         key = "encoder" if model.lower().endswith(".onnx") else "folder"
         whole = _read(defaults)["model"]
         config["model"] = {**whole, "encoder": WORDS[0], key: model}
+    if isinstance(config.get("audio"), str):
+        # Likewise for audio that is split into both sets.
+        config["audio"] = {**_read(defaults)["audio"], "source": config["audio"]}
+    for section, example in (("model", "path/to/folder"), ("audio", "path/to/recordings")):
+        if not isinstance(config.get(section), dict):
+            raise UserError(
+                f"config: {section} is neither a path nor a section; give for example "
+                f"`{section}: {example}`"
+            )
     sources = [(_read(file), Path(file).absolute().parent) for file in (*reversed(files), defaults)]
     for where in PATHS:
         section, key = where.split(".")
