@@ -1,19 +1,21 @@
 """How many layers the compiler makes of encoders, as they are and in the form that it likes.
 
-    python benchmarks/layers.py --demo results [--icefall encoder.onnx]
-        [--zipformer2 encoder.onnx] [--large encoder.onnx]
+    python benchmarks/layers.py [encoder ...] [--demo results]
 
-The float16 encoders are built here, one after another: half a minute to two minutes of a core
-each. The int8 figures are those of a finished run of the demo with the results folder `--demo`,
-whose search and simulation take longer. `--icefall` is a Zipformer v1 as icefall exports it,
-`--zipformer2` a Zipformer2, `--large` the encoder of 20 M parameters of `python demo/export.py
---scale large --out large`. What is not given is left out. Writes benchmarks/results.json and prints
+Encoders: demo, zipformer and zipformer2 (real exports in ../shared/icefall), 20m; all where none is
+named, but for exports that are not there. The float16 encoders are built here, one after another,
+in both forms: half a minute to two minutes of a core each. The int8 figures of the demo are those
+of a run as config.yaml stands: of the results folder `--demo`, or of one that is made here, in five
+minutes. A quarter of an hour in all. Writes benchmarks/results.json after each encoder and prints
 what it counts.
 """
 
 import argparse
 import json
+import resource
 import shutil
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -26,17 +28,31 @@ from zipquant.toolkit.variant_folder import LAYERS
 from zipquant.variants import preparation
 from zipquant.variants.build import Settings, Source, build_variant
 
-DEMO = RESULTS.parent.parent / "models/demo/encoder.onnx"
+ROOT = RESULTS.parent.parent
+EXPORTS = ROOT.parent / "shared/icefall"
+ENCODERS = {
+    "demo": ROOT / "models/demo/encoder.onnx",
+    "zipformer": EXPORTS / "zipformer/encoder-epoch-99-avg-1.onnx",
+    "zipformer2": EXPORTS / "zipformer2/encoder-epoch-99-avg-1-chunk-16-left-64.onnx",
+    "20m": None,  # is exported when it is needed
+}
 PLATFORM = "rk3588"
 
 
-def layers(model: Path, native: bool) -> Table:
-    """Return the layers of a float16 encoder."""
+def processor_seconds() -> float:
+    """Return what this process and its children have used so far."""
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(times.ru_utime + times.ru_stime for times in used)
+
+
+def layers(model: Path, native: bool) -> tuple[Table, float]:
+    """Return the layers of a float16 encoder, and the processor seconds of its build."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         contracts.inspect(model).save(folder / "model.json")
         prepared = folder / "encoder.onnx"
         rewrites = dict.fromkeys(preparation.REWRITES, True)
+        begin = processor_seconds()
         preparation.prepare(model, folder / "model.json", rewrites, prepared)
         build = build_variant(
             folder / "variant",
@@ -48,50 +64,90 @@ def layers(model: Path, native: bool) -> Table:
             raise SystemExit(f"{model} is built as it is: {build.plain_because}")
         kept = folder / "kept.tsv"
         shutil.copyfile(folder / "variant" / LAYERS, kept)
-        return Table.read(kept)
+        return Table.read(kept), processor_seconds() - begin
 
 
-def shown(name: str, table: Table) -> Table:
-    """Print what is counted, and return it."""
+def shown(name: str, table: Table, seconds: float | None = None) -> int:
+    """Print what is counted, and return how many layers there are."""
     cpu = sum(layer.target == "CPU" for layer in table.layers)
     weights = f"{table.weight_memory / 1e6:.2f} MB of weights" if table.weight_memory else ""
     cycles = sum(layer.cycles or 0 for layer in table.layers)
-    print(f"{name}: {len(table.layers)} layers, {cpu} on the CPU, {weights}, {cycles} cycles")
-    return table
+    took = f", built in {seconds:.0f} s of processor time" if seconds else ""
+    print(
+        f"{name}: {len(table.layers)} layers, {cpu} on the CPU, "
+        f"{table.summary()['kinds'].get('conversion', 0)} changes of type, {weights}, "
+        f"{cycles} cycles{took}",
+        flush=True,
+    )
+    return len(table.layers)
 
 
-def main() -> None:
-    """Count, and write benchmarks/results.json."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--demo", type=Path, help="results of the demo, as config.yaml stands")
-    parser.add_argument("--icefall", type=Path, help="a Zipformer v1 that icefall has exported")
-    parser.add_argument("--zipformer2", type=Path, help="a Zipformer2 that icefall has exported")
-    parser.add_argument("--large", type=Path, help="the encoder of 20 M parameters")
-    arguments = parser.parse_args()
-    shown("demo, float16, as it is", layers(DEMO, False))
-    found = {"layers_demo_fp16": len(shown("demo, float16", layers(DEMO, True)).layers)}
-    exports = {"layers_zipformer": arguments.icefall, "layers_zipformer2": arguments.zipformer2}
-    for figure, export in exports.items():
-        if export:
-            shown(f"{export.parent.name}, float16, as it is", layers(export, False))
-            table = shown(f"{export.parent.name}, float16", layers(export, True))
-            found[figure] = len(table.layers)
-    if arguments.large:
-        before = shown("20 M, float16, as it is", layers(arguments.large, False))
-        after = shown("20 M, float16", layers(arguments.large, True))
-        found["layers_20m_share"] = len(after.layers) / len(before.layers)
-    if arguments.demo:
-        table = shown("demo, int8", Table.read(arguments.demo / "variants/int8" / LAYERS))
-        found["layers_demo_int8"] = len(table.layers)
-        found["cpu_layers_demo_int8"] = sum(layer.target == "CPU" for layer in table.layers)
-        report = json.loads((arguments.demo / "report/report.json").read_text())
-        found["native_demo_int8_db"] = encoder_out_db(report)
-    record(found)
+def compare(name: str, model: Path) -> dict[str, float]:
+    """Build a float16 encoder in both forms, and return the figures that are kept of it."""
+    before, plain_s = layers(model, False)
+    after, native_s = layers(model, True)
+    was = shown(f"{name}, float16, as it is", before, plain_s)
+    now = shown(f"{name}, float16", after, native_s)
+    if name == "20m":
+        return {"layers_20m_share": now / was, "native_build_time_20m": native_s / plain_s}
+    return {"layers_demo_fp16" if name == "demo" else f"layers_{name}": now}
+
+
+def int8_of(results: Path) -> dict[str, float]:
+    """Return the figures of the demo's int8 variant, from a run as config.yaml stands."""
+    table = Table.read(results / "variants/int8" / LAYERS)
+    report = json.loads((results / "report/report.json").read_text())
+    return {
+        "layers_demo_int8": shown("demo, int8", table),
+        "cpu_layers_demo_int8": sum(layer.target == "CPU" for layer in table.layers),
+        "native_demo_int8_db": encoder_out_db(report),
+    }
 
 
 def encoder_out_db(report: dict) -> float:
     """Return the int8 variant's SQNR of the encoder output, free-running, in dB."""
     return report["variants"]["int8"]["encoder_out"][measures.FREE_RUNNING]["sqnr_db"]
+
+
+def run_demo(folder: Path) -> Path:
+    """Run the demo up to the report, without what is not counted; return its results folder."""
+    settings = folder / "settings.yaml"
+    settings.write_text(
+        json.dumps({"results": str(folder / "results"), "evaluation": {"long_stream": 0}})
+    )
+    report = folder / "results/report/report.json"
+    command = [sys.executable, "-m", "snakemake", str(report), "--cores", "2"]
+    subprocess.run([*command, "--configfile", str(settings)], cwd=ROOT, check=True)
+    return folder / "results"
+
+
+def export_large(folder: Path) -> Path:
+    """Export the encoder of 20 M parameters, with random weights."""
+    out = folder / "large"
+    command = [sys.executable, "demo/export.py", "--scale", "large", "--out", str(out)]
+    subprocess.run(command, cwd=ROOT, check=True)
+    return out / "encoder.onnx"
+
+
+def main() -> None:
+    """Count, and write benchmarks/results.json."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("encoders", nargs="*", help=f"of {', '.join(ENCODERS)}")
+    parser.add_argument("--demo", type=Path, help="results of the demo, as config.yaml stands")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.encoders) - set(ENCODERS):
+        parser.error(f"no such encoder: {', '.join(sorted(unknown))}")
+    for name in arguments.encoders or ENCODERS:
+        model = ENCODERS[name]
+        if model and not model.exists():
+            print(f"{name}: {model} is not there")
+            continue
+        with tempfile.TemporaryDirectory() as scratch:
+            record(compare(name, model or export_large(Path(scratch))))
+            if name == "demo":
+                record(int8_of(arguments.demo or run_demo(Path(scratch))))
 
 
 if __name__ == "__main__":

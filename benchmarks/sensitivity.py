@@ -38,7 +38,7 @@ from zipquant.model.contract import Contract
 from zipquant.model.noise import varying_power
 from zipquant.model.streaming import OnnxEncoder
 from zipquant.toolkit import quantized_graph
-from zipquant.variants import float16_order, float16_search, search_audio, sensitivity
+from zipquant.variants import board_time, float16_order, float16_search, search_audio, sensitivity
 from zipquant.variants.emulation import EmulatedEncoder, Emulation
 from zipquant.variants.float16_choices import Yardstick, decibel
 
@@ -47,8 +47,8 @@ FIGURES = RESULTS.parent / "sensitivity.json"
 MODEL = ROOT / "models/demo/encoder.onnx"
 PLATFORM = "rk3588"
 
-EMULATED_SHARES = (0.99, 0.98, 0.97, 0.95, 0.93, 0.9, 0.85)
-"""Shares of MACs in int8 at which orders are compared in the emulation."""
+EMULATED_TIMES = (0.005, 0.01, 0.02, 0.03, 0.05)
+"""Shares of time added at which orders are compared in the emulation."""
 
 LINE = re.compile(r"^\[\w+\] (\S+)\s+[\d.]+ \| \S+\s+([\d.]+) \| \S+", re.MULTILINE)
 """A line of error_analysis.txt: the tensor, and the cosine of the layer alone."""
@@ -119,11 +119,13 @@ class Study:
                 noise[i] = float(power) / signal
         return noise
 
-    def order(self, noise: Sequence[float], least: float) -> list[float16_order.Step]:
-        """Return the order that a measure gives."""
-        price = float16_order.Work(self.graph)
-        order = float16_order.Order(self.graph, self.emulation, self.grids, noise, price)
-        return order.find(self.fixed, least)
+    def order(self, noise: Sequence[float], most_time: float) -> list[float16_order.Step]:
+        """Return the order that a measure gives, up to a share of time added."""
+        board = board_time.BoardTime(self.graph, self.emulation, board_time.price_of(PLATFORM))
+        order = float16_order.Order(
+            self.graph, self.emulation, self.grids, noise, board, self.fixed
+        )
+        return order.find(most_time)
 
     def simulated(self, float16: Collection[str], evaluation: bool = False) -> float:
         """Build with some tensors in float16, and return the noise in the simulator."""
@@ -191,7 +193,7 @@ def main() -> None:
     )
     parser.add_argument("--worst", type=int, default=15, help="tensors that each measure names")
     parser.add_argument("--chunks", type=int, default=40, help="chunks that each build is run on")
-    parser.add_argument("--least", type=float, default=0.93, help="share of MACs left in int8")
+    parser.add_argument("--most", type=float, default=0.05, help="share of time added at most")
     parser.add_argument("--results", help="folder to keep the results in, for another run")
     parser.add_argument("--emulated", action="store_true", help="emulate only, build nothing")
     arguments = parser.parse_args()
@@ -207,7 +209,7 @@ def main() -> None:
             measures["analysis"] = np.mean(analyses, axis=0).tolist()
             figures["chunks"] = sum(study.contract.chunk_count(len(f)) for f in study.tried)
             figures.update(compare(study, measures, arguments.worst))
-            figures["orders"] = follow(study, measures, arguments.least)
+            figures["orders"] = follow(study, measures, arguments.most)
     FIGURES.write_text(json.dumps(figures, indent=2) + "\n")
     print_tables(figures)
 
@@ -221,9 +223,9 @@ def emulate(study: Study) -> tuple[dict[str, list[float]], dict]:
         seconds[name] = time.process_time() - begin
     yardstick = Yardstick(study.emulation, study.contract, study.audio, None)
     orders = []
-    for share in EMULATED_SHARES:
+    for time_added in EMULATED_TIMES:
         for name, noise in measures.items():
-            steps = study.order(noise, share)
+            steps = study.order(noise, time_added)
             kept = set(study.fixed).union(*(step.tensors for step in steps))
             orders.append(
                 {
@@ -279,15 +281,15 @@ def compare(study: Study, measures: dict[str, list[float]], worst: int) -> dict:
     }
 
 
-def follow(study: Study, measures: dict[str, list[float]], least: float) -> list[dict]:
-    """Build along the order that each measure gives, at the same shares of MACs in int8."""
+def follow(study: Study, measures: dict[str, list[float]], most: float) -> list[dict]:
+    """Build along the order that each measure gives, with the same time added."""
     found = []
     for name, noise in measures.items():
         used = [
             value if e > 0 else 0.0 for value, e in zip(noise, measures["emulation"], strict=True)
         ]
-        for share in (0.99, 0.97, 0.95, least):
-            kept = set().union(*(step.tensors for step in study.order(used, share)))
+        for time_added in (0.01, 0.02, 0.03, most):
+            kept = set().union(*(step.tensors for step in study.order(used, time_added)))
             found.append(
                 {
                     "measure": name,

@@ -48,6 +48,7 @@ rule plain_encoder:
         also=[result("plain_encoder/encoder.rknn"), result("plain_encoder/layers.tsv")],
         context_size=context_size(),
         settings=VARIANTS,
+        board_costs=costs_for_search(list(VARIANTS)),
     message:
         "Building the best variant from the encoder as it is"
     script:

@@ -20,6 +20,12 @@ def searched_with(wildcards) -> dict[str, str | list[str]]:
     return {"original": config["model"]["encoder"], "features": features, **words}
 
 
+def costs_for_search(variants: list[str]) -> dict[str, float] | None:
+    """What layers cost on the user's board, where one of some variants has a search."""
+    searched = any(VARIANTS[name].get("mixed_precision") for name in variants)
+    return config["evaluation"]["board_costs"] if searched else None
+
+
 def in_words(settings: dict) -> str:
     """A variant in a few words, for the console."""
     words = [settings[key] for key in ("dtype", "algorithm") if key in settings]
@@ -60,6 +66,7 @@ rule quantize:
         platform=config["platform"],
         context_size=context_size(),
         settings=lambda w: VARIANTS[w.variant],
+        board_costs=lambda w: costs_for_search([w.variant]),
         # For the message below; in one line.
         summary=lambda w: in_words(VARIANTS[w.variant]),
     message:

@@ -11,5 +11,7 @@ run(
     best_file=snakemake.input.best,
     records=dict(zip(snakemake.params.settings, snakemake.input.builds, strict=True)),
     settings=snakemake.params.settings,
-    source=Source.of_rule(snakemake.input, snakemake.params.context_size),
+    source=Source.of_rule(
+        snakemake.input, snakemake.params.context_size, snakemake.params.board_costs
+    ),
 )

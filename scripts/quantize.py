@@ -8,6 +8,8 @@ run(
     attempt,
     work=snakemake.params.work,
     platform=snakemake.params.platform,
-    source=Source.of_rule(snakemake.input, snakemake.params.context_size),
+    source=Source.of_rule(
+        snakemake.input, snakemake.params.context_size, snakemake.params.board_costs
+    ),
     settings=Settings(**snakemake.params.settings),
 )

@@ -45,6 +45,13 @@ def test_every_setting_is_commented():
     ]
 
 
+def test_setting_of_an_earlier_version_is_refused_with_what_to_write(settings):
+    settings["variants"]["int8"]["mixed_precision"]["least_int8_macs"] = 0.9
+    with pytest.raises(UserError, match="of an earlier version: give most_time_added") as caught:
+        config.validate(settings)
+    assert "least_int8_macs" in str(caught.value) and "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

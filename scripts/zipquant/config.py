@@ -34,6 +34,12 @@ PATHS += tuple(
 PATHS += ("evaluation.board_result",)
 """The settings that name files to read."""
 
+REPLACED = {
+    "least_int8_macs": "give most_time_added, what float16 layers may add to the time of a chunk, "
+    "as a share of that in int8 (0.05)",
+}
+"""Settings of earlier versions, and what to do about each."""
+
 WORDS = ("auto",)
 """What stands in place of a path."""
 
@@ -280,7 +286,12 @@ def _explain(error: jsonschema.ValidationError) -> list[str]:
                 for name in unknown
             ]
         return [
-            f"unknown key '{f'{where}.{key}' if where else key}'{_nearest(key, known)}"
+            f"unknown key '{f'{where}.{key}' if where else key}'"
+            + (
+                f", of an earlier version: {REPLACED[key]}"
+                if key in REPLACED
+                else _nearest(key, known)
+            )
             for key in unknown
         ]
     if error.validator == "required":

@@ -47,11 +47,15 @@ def build(folder: Path, model: Path, **settings) -> dict:
     Args:
         folder: where `calibrate` has worked.
         model: the encoder.
-        settings: of the variant; `platform`; and for a search `original` and `features`.
+        settings: of the variant; `platform`; for a search `original`, `features`, `board_costs`.
     """
     given = {"dtype": "w8a8"} | settings
     platform, work = given.pop("platform", "rk3588"), folder / "variant"
-    searched = {key: given.pop(key) for key in ("original", "features", "sample") if key in given}
+    searched = {
+        key: given.pop(key)
+        for key in ("original", "features", "sample", "board_costs")
+        if key in given
+    }
     source = Source(
         model, folder / "model.json", folder / "dataset.txt", context_size=2, **searched
     )

@@ -279,10 +279,10 @@ def test_float_model_that_fails_is_warned_of():
 def search(**changes) -> dict:
     """Return what a search for float16 layers has found, see `float16_search.search`."""
     steps = [
-        {"int8_macs_share": share, "sqnr_db": db, "predicted_sqnr_db": db - 0.5, "wer_loss": loss}
-        for share, db, loss in ((1.0, 26.0, 3.0), (0.97, 31.0, 0.4), (0.92, 34.0, 0.0))
+        {"time_added": added, "sqnr_db": db, "predicted_sqnr_db": db - 0.5, "wer_loss": loss}
+        for added, db, loss in ((0.0, 26.0, 3.0), (-0.005, 31.0, 0.4), (0.048, 34.0, 0.0))
     ]
-    target = {"target_sqnr": 30, "target_wer_loss": 0.5, "least_int8_macs": 0.9}
+    target = {"target_sqnr": 30, "target_wer_loss": 0.5, "most_time_added": 0.05}
     return {"met": True, **target, "steps": steps, "chosen": 1} | changes
 
 
@@ -295,9 +295,18 @@ def test_search_that_misses_its_target_or_could_not_be_done_is_warned_of():
     assert warned(search()) == []
     (missed,) = warned(search(met=False))
     assert "an SQNR of at least 30 dB and at most 0.5 % of words lost" in missed
-    assert "90 % of the MACs in int8" in missed
+    assert "at most 5 % longer than plain int8" in missed
     (none,) = warned({"unavailable": "the graph holds Foo"})
     assert none.endswith("were not searched: the graph holds Foo")
+
+
+def test_title_of_the_curve_says_what_float16_costs():
+    titles = [words.precision_title("int8", search(chosen=chosen)) for chosen in range(3)]
+    assert titles == [
+        "int8: +0.0 % time against plain int8 gives 26.0 dB, which meets the target",
+        "int8: -0.5 % time against plain int8 gives 31.0 dB, which meets the target",
+        "int8: +4.8 % time against plain int8 gives 34.0 dB, which meets the target",
+    ]
 
 
 def test_emulation_that_is_not_the_simulator_is_warned_of_once():

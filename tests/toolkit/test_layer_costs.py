@@ -91,14 +91,18 @@ def test_parts_of_a_price_add_up():
     assert whole.high == pytest.approx(sum(parts))
 
 
-def test_tensor_in_float16_costs_its_conversions_and_its_bytes():
-    alone, beside = (
-        layer_costs.float16_price(10_000, COSTS, conversions=count) for count in (2, 0)
-    )
-    twice = layer_costs.conversion_price(10_000, COSTS)
-    assert 0 < beside.high < alone.low
-    assert alone.high <= 2 * twice.high + beside.high + 1e-9
-    assert layer_costs.conversion_price(10**6, COSTS).low > twice.high
+def test_loads_add_up_and_compare_by_the_mean_of_the_fits():
+    one, two = layer_costs.Load(npu_layers=30, moved=5e6), layer_costs.Load(conversions=4)
+    both = one.plus(two, two)
+    assert both == layer_costs.Load(npu_layers=30, conversions=8, moved=5e6)
+    low, high = layer_costs.time(both, COSTS)
+    assert low < layer_costs.mean_ms(both, COSTS) < high
+    parts = [layer_costs.mean_ms(load, COSTS) for load in (one, two, two)]
+    assert layer_costs.mean_ms(both, COSTS) == pytest.approx(sum(parts))
+    found = table(layers(30), layers(4, "exDataConvert"), layers(2, target="CPU"), borders=7)
+    load = layer_costs.Load(borders=7).plus(*map(layer_costs.load, found.layers))
+    assert load[:4] == (30, 2, 4, 7)
+    assert layer_costs.price(found, COSTS) == layer_costs.time(load, COSTS)
 
 
 def test_other_boards_and_tables_without_cores_have_no_price():

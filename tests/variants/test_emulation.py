@@ -122,13 +122,16 @@ def test_float16_among_int8_is_rounded_as_in_the_simulator(built, tmp_path):
     folder, model, shape, _ = built
     for name in ("model.json", "dataset.txt", "arrays"):
         (tmp_path / name).symlink_to(folder / name)
-    record = search(tmp_path, model, {"target_sqnr": 40, "least_int8_macs": 0.3})
-    assert 0.3 < record["int8_macs_share"] < 0.8
+    # Where bytes cost so much, float16 is dear, and some stay in int8.
+    slow = {"npu_layer_us": 10, "cpu_layer_us": 10, "conversion_us": 10, "border_us": 0}
+    target = {"target_sqnr": 25, "most_time_added": 10}
+    record = search(tmp_path, model, target, slow | {"gb_per_s": 0.003})
+    assert 0.1 < record["int8_macs_share"] < 0.8
     decibels, same = difference(tmp_path, model, shape, record)
     assert abs(decibels) < 0.1 and same > 0.9995
 
 
-def search(folder, model, target: dict) -> dict:
+def search(folder, model, target: dict, costs: dict | None = None) -> dict:
     """Build a variant with a search for float16 layers; return its record."""
     with FrameWriter(folder / "features.h5") as writer:
         writer.add("u", features.fbank(make_audio(2, 1)))
@@ -138,6 +141,7 @@ def search(folder, model, target: dict) -> dict:
         mixed_precision={"target_wer_loss": None} | target,
         original=model,
         features=[folder / "features.h5"],
+        board_costs=costs,
     )
 
 
@@ -147,7 +151,7 @@ def search(folder, model, target: dict) -> dict:
 def test_real_export_is_searched_and_simulated_as_emulated(tmp_path, kind):
     model = exported(kind)
     shape = calibrate(tmp_path, model)
-    record = search(tmp_path, model, {"target_sqnr": 25, "least_int8_macs": 0.5})
+    record = search(tmp_path, model, {"target_sqnr": 25, "most_time_added": 0.5})
     found = record["mixed_precision"]
     assert "unavailable" not in found
     kept = [step["float16_tensors"] for step in found["steps"]]

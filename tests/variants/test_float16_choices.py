@@ -35,7 +35,7 @@ def choices(noises, target_sqnr=None, losses=None, limit=None, predicted=None):
     predicted = predicted or noises
     names = [frozenset({f"tensor {n}"}) for n in range(len(noises))]
     start, *steps = (
-        Step(n or None, name, noise, 1 - n / 1000)
+        Step((n,) if n else (), name, noise, 1 - n / 1000, n / 1000)
         for n, (name, noise) in enumerate(zip(names, predicted, strict=True))
     )
     yardstick = MadeUp(noises, losses)

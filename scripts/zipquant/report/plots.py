@@ -137,20 +137,23 @@ def precision(
     target: tuple[float | None, float | None],
     language: str = "en",
 ) -> str:
-    """Return a plot of what a search for float16 layers has found: accuracy over work in int8.
+    """Return a plot of what a search for float16 layers has found: accuracy over time.
 
     Args:
-        steps: `int8_macs_share` (0 to 1), `sqnr_db`, `predicted_sqnr_db` (or None), and `wer_loss`
-            in per cent (or None) of each choice that was measured.
+        steps: `time_added` (a share of plain int8's time), `sqnr_db`, `predicted_sqnr_db` (or
+            None), and `wer_loss` in per cent (or None) of each choice that was measured.
         chosen: which of them was taken.
         target: what was asked for: the SQNR in dB, and the loss of words in per cent; None for no
             such target.
         language: as in `rates`.
     """
     target_sqnr, target_wer_loss = target
-    shares = [100 * step["int8_macs_share"] for step in steps]
-    worded = [step["wer_loss"] for step in steps if step["wer_loss"] is not None]
     taken = steps[chosen]
+    # They come by rising number of float16 layers, and more of them may take less time.
+    steps = sorted(steps, key=lambda step: (step["time_added"], step["sqnr_db"] or 0))
+    chosen = steps.index(taken)
+    times = [100 * step["time_added"] for step in steps]
+    worded = [step["wer_loss"] for step in steps if step["wer_loss"] is not None]
     with matplotlib.rc_context(STYLE):
         figure = Figure((WIDTH / 72, (290 if worded else 200) / 72), layout="constrained")
         figure.get_layout_engine().set(w_pad=0.02, h_pad=0.03)
@@ -162,12 +165,12 @@ def precision(
         look = dict(marker="o", ms=4, lw=1.3)
         said = {
             name: say(f"plot.{name}").text(language)
-            for name in ("predicted", "measured", "taken", "target", "sqnr", "words", "work")
+            for name in ("predicted", "measured", "taken", "target", "sqnr", "words", "time")
         }
         hollow = dict(color=_colour(1), ls="--", fillstyle="none", label=said["predicted"])
-        axes.plot(shares, predicted, **hollow, **look)
-        axes.plot(shares, measured, color=_colour(0), label=said["measured"], **look)
-        _ring(axes, shares[chosen], measured[chosen], label=said["taken"])
+        axes.plot(times, predicted, **hollow, **look)
+        axes.plot(times, measured, color=_colour(0), label=said["measured"], **look)
+        _ring(axes, times[chosen], measured[chosen], label=said["taken"])
         if target_sqnr is not None:
             axes.axhline(target_sqnr, color=SOFT, lw=1, ls=":", label=said["target"])
         axes.set_ylabel(said["sqnr"])
@@ -175,17 +178,17 @@ def precision(
         if worded:
             below = grid[1][0]
             losses = [_or_nan(step["wer_loss"]) for step in steps]
-            below.plot(shares, losses, color=_colour(0), **look)
-            _ring(below, shares[chosen], losses[chosen])
+            below.plot(times, losses, color=_colour(0), **look)
+            _ring(below, times[chosen], losses[chosen])
             if target_wer_loss is not None:
                 below.axhline(target_wer_loss, color=SOFT, lw=1, ls=":")
             below.set_ylim(bottom=0)
             below.set_ylabel(said["words"])
-        grid[-1][0].set_xlabel(said["work"])
-        found = dict(first=shares[0], last=shares[-1], share=shares[chosen])
+        grid[-1][0].set_xlabel(said["time"])
+        found = dict(first=times[0], last=times[-1], share=times[chosen])
         db = taken["sqnr_db"] or 0
         text = say("plot.precision-text", ends=_ends(measured), db=db, **found)
-        return _svg(figure, text.text(language), f"precision-{shares}-{measured}")
+        return _svg(figure, text.text(language), f"precision-{times}-{measured}")
 
 
 def long_stream(

@@ -573,8 +573,8 @@ def _about_search(name: str, search: Mapping[str, Any] | None) -> list[Phrase]:
         return [say("warning.unsearched", name=name, why=reason)]
     if search["met"]:
         return []
-    least = 100 * search["least_int8_macs"]
-    return [say("warning.missed", name=name, target=target(search), least=least)]
+    most = 100 * search["most_time_added"]
+    return [say("warning.missed", name=name, target=target(search), most=most)]
 
 
 def _about_files(name: str, audio: Mapping[str, Any]) -> list[Phrase]:
@@ -607,9 +607,9 @@ def target(search: Mapping[str, Any]) -> Phrase:
 def precision_title(name: str, search: Mapping[str, Any]) -> Phrase:
     """Return the title of the curve of a search for float16 layers."""
     taken = search["steps"][search["chosen"]]
-    share, level = percent(taken["int8_macs_share"]), _db(taken["sqnr_db"])
+    more, level = 100 * taken["time_added"], _db(taken["sqnr_db"])
     key = "precision.title-met" if search["met"] else "precision.title-missed"
-    return say(key, name=name, share=share, level=level)
+    return say(key, name=name, more=more, level=level)
 
 
 def inputs_title(variant: str, outside: Mapping[str, float]) -> Phrase:

@@ -33,6 +33,28 @@ class Range(NamedTuple):
         return f"{low} ms" if low == high else f"{low} to {high} ms"
 
 
+class Load(NamedTuple):
+    """What a call of a network has that costs time.
+
+    Attributes:
+        npu_layers: layers on the NPU without changes of the data type.
+        cpu_layers: layers on the CPU.
+        conversions: changes of the data type.
+        borders: inputs and outputs.
+        moved: bytes of weights and activations that are read or written.
+    """
+
+    npu_layers: float = 0
+    cpu_layers: float = 0
+    conversions: float = 0
+    borders: float = 0
+    moved: float = 0
+
+    def plus(self, *others: "Load") -> "Load":
+        """Return the sum of this and others."""
+        return Load(*map(sum, zip(self, *others, strict=True)))
+
+
 @dataclass(frozen=True)
 class Fit:
     """Costs that explain what was measured.
@@ -50,6 +72,12 @@ class Fit:
     conversion_us: float
     border_us: float
     gb_per_s: float
+
+    def ms(self, load: Load) -> float:
+        """Return what a call takes."""
+        dispatch = (self.npu_layer_us, self.cpu_layer_us, self.conversion_us, self.border_us)
+        each = (*dispatch, 1 / (1e3 * self.gb_per_s))
+        return sum(us * count for us, count in zip(each, load, strict=True)) / 1e3
 
 
 @dataclass(frozen=True)
@@ -99,71 +127,36 @@ def price(table: Table, costs: Costs) -> Range | None:
     """
     if not table.layers or any(layer.target not in (NPU, CPU) for layer in table.layers):
         return None
-    borders = table.borders
-    return _range(
-        (
-            sum(_us(layer, fit) for layer in table.layers) + borders * fit.border_us
-            for fit in costs.fits
-        ),
-        costs,
-    )
+    whole = Load(borders=table.borders).plus(*map(load, table.layers))
+    return time(whole, costs)
 
 
 def layer_price(layer: Layer, costs: Costs) -> Range:
     """Return what one layer adds to a call of a network."""
-    return _range((_us(layer, fit) for fit in costs.fits), costs)
+    return time(load(layer), costs)
 
 
 def group_price(layers: Iterable[Layer], costs: Costs) -> Range:
     """Return what several layers add to a call of a network."""
-    layers = list(layers)
-    return _range((sum(_us(layer, fit) for layer in layers) for fit in costs.fits), costs)
+    return time(Load().plus(*map(load, layers)), costs)
 
 
-def conversion_price(elements: int, costs: Costs) -> Range:
-    """Return what one more change between int8 and float16 adds to a call (an exDataConvert).
-
-    Args:
-        elements: how many numbers the tensor has; it is read in one type and written in the other.
-        costs: of the board.
-    """
-    return _range((fit.conversion_us + _bytes_us(3 * elements, fit) for fit in costs.fits), costs)
-
-
-def float16_price(elements: int, costs: Costs, conversions: int = 2) -> Range:
-    """Return what it adds to a call to keep one tensor in float16 that was int8.
-
-    Args:
-        elements: how many numbers the tensor has; each is then written and read with 2 bytes.
-        costs: of the board.
-        conversions: how many changes of type it takes; none beside tensors that are float16
-            already, 2 for one by itself.
-    """
-    return _range(
-        (
-            conversions * (fit.conversion_us + _bytes_us(3 * elements, fit))
-            + _bytes_us(2 * elements, fit)
-            for fit in costs.fits
-        ),
-        costs,
-    )
-
-
-def _us(layer: Layer, fit: Fit) -> float:
-    if layer.target == CPU:
-        dispatch = fit.cpu_layer_us
-    elif layer.type == "exDataConvert":
-        dispatch = fit.conversion_us
-    else:
-        dispatch = fit.npu_layer_us
+def load(layer: Layer) -> Load:
+    """Return what one layer has that costs time."""
     moved = (layer.weight_bytes or 0) + (layer.read_bytes or 0) + (layer.written_bytes or 0)
-    return dispatch + _bytes_us(moved, fit)
+    if layer.target == CPU:
+        return Load(cpu_layers=1, moved=moved)
+    if layer.type == "exDataConvert":
+        return Load(conversions=1, moved=moved)
+    return Load(npu_layers=1, moved=moved)
 
 
-def _bytes_us(moved: float, fit: Fit) -> float:
-    return moved / (1e3 * fit.gb_per_s)
-
-
-def _range(us: Iterable[float], costs: Costs) -> Range:
-    found = [entry / 1e3 for entry in us]
+def time(load: Load, costs: Costs) -> Range:
+    """Return what a call takes, from the fit that gives least to the one that gives most."""
+    found = [fit.ms(load) for fit in costs.fits]
     return Range(min(found) * (1 - costs.spread), max(found) * (1 + costs.spread))
+
+
+def mean_ms(load: Load, costs: Costs) -> float:
+    """Return what a call takes by the mean of the fits: one number, to compare choices by."""
+    return sum(fit.ms(load) for fit in costs.fits) / len(costs.fits)

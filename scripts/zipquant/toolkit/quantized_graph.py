@@ -8,7 +8,7 @@ triangular weight.
 
 import json
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -242,6 +242,18 @@ class Graph:
         only what comes out at the end. A convolution of each channel by itself joins with little.
         Found by comparing the simulator's tensors with the grids that they should lie on.
         """
+        return self._not_made(_joins)
+
+    def joined(self) -> set[str]:
+        """Return the tensors within one layer: `fused`, and some that it rounds all the same.
+
+        The compiler's table has one layer for a convolution of each channel by itself and the swish
+        behind it as well.
+        """
+        return self._not_made(lambda node, reader: _joins(node, reader) or _swishes(node, reader))
+
+    def _not_made(self, joins: Callable[[onnx.NodeProto, onnx.NodeProto], bool]) -> set[str]:
+        """Return the tensors that one layer makes and reads, by what the compiler joins."""
         readers: dict[str, list[onnx.NodeProto]] = {}
         for node in self.nodes:
             for name in dict.fromkeys(node.input):
@@ -253,7 +265,7 @@ class Graph:
                 continue
             (reader,) = readers[name]
             # An addition of two convolutions is joined with the first.
-            if _joins(node, reader) and reader.output[0] not in taken:
+            if joins(node, reader) and reader.output[0] not in taken:
                 found.add(name)
                 taken.add(reader.output[0])
         return found
@@ -338,6 +350,10 @@ def _joins(node: onnx.NodeProto, reader: onnx.NodeProto) -> bool:
         return False
     groups = [entry.i for entry in node.attribute if entry.name == "group"]
     return reader.op_type in (LIMITS if groups not in ([], [1]) else JOINED)
+
+
+def _swishes(node: onnx.NodeProto, reader: onnx.NodeProto) -> bool:
+    return node.op_type == "Conv" and reader.op_type == "exSwish"
 
 
 def _with_symmetric(graph: onnx.GraphProto) -> list[onnx.NodeProto]:

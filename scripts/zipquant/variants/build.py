@@ -30,7 +30,7 @@ from zipquant.toolkit import (
 )
 from zipquant.toolkit.platforms import Scheme
 from zipquant.toolkit.variant_folder import DATASET, ENCODER, LAYERS, TOOLKIT
-from zipquant.variants import float16_search, preparation
+from zipquant.variants import board_time, float16_search, preparation
 from zipquant.variants.histograms import RANGES, Histograms
 from zipquant.variants.record import NATIVE_GRAPH, PLAIN_GRAPH, Build
 
@@ -51,6 +51,7 @@ class Source:
         features: feature files of the calibration audio, which the search is done on.
         recognizer: `tokens`, and for a transducer `decoder` and `joiner`, for a search with a
             target in words; empty without one.
+        board_costs: what layers cost on the user's board, for the search; see `layer_costs.costs`.
     """
 
     model: str | Path
@@ -61,9 +62,12 @@ class Source:
     original: str | Path | None = None
     features: Sequence[str | Path] = ()
     recognizer: Mapping[str, str] = field(default_factory=dict)
+    board_costs: Mapping[str, float] | None = None
 
     @classmethod
-    def of_rule(cls, inputs, context_size: int | None) -> "Source":
+    def of_rule(
+        cls, inputs, context_size: int | None, board_costs: Mapping[str, float] | None
+    ) -> "Source":
         """Return what a rule's inputs are, named as the fields; the recognizer's each by itself."""
         return cls(
             model=inputs.model,
@@ -76,6 +80,7 @@ class Source:
             recognizer={
                 name: inputs[name] for name in ("tokens", "decoder", "joiner") if inputs.get(name)
             },
+            board_costs=board_costs,
         )
 
 
@@ -219,8 +224,8 @@ class _Float16Layers:
         int8_macs_share: share of the multiply-accumulates that are left to int8.
     """
 
-    def __init__(self, contract: Contract, source: Source, settings: Settings):
-        self._contract = contract
+    def __init__(self, contract: Contract, source: Source, settings: Settings, platform: str):
+        self._contract, self._platform = contract, platform
         self._source = source
         self._settings = settings
         self.means: dict[str, list[str]] = {}
@@ -261,6 +266,7 @@ class _Float16Layers:
             target=float16_search.Target(**targets),
             per_channel=self._settings.method != "layer",
             recognize=decoding.recognizer(**files_of_text) if files_of_text else None,
+            price=board_time.price_of(self._platform, self._source.board_costs),
         )
 
 
@@ -269,7 +275,7 @@ def _build(
 ) -> Build:
     """Run the toolkit, and return what build.json says of the result."""
     model, quantized = Path(source.model), settings.is_quantized
-    layers = _Float16Layers(contract, source, settings)
+    layers = _Float16Layers(contract, source, settings, scheme.platform)
     dataset = Path(source.dataset) if quantized else None
     start = time.monotonic()
     rknn_toolkit.build(model, contract, dataset, work, scheme, layers.enter)

@@ -37,12 +37,12 @@ class Target:
     Attributes:
         target_sqnr: of the encoder output, free-running, in dB; None for no such target.
         target_wer_loss: words of the float model's own text that may differ, in per cent; or None.
-        least_int8_macs: share of multiply-accumulates that stay in int8 at least, 0 to 1.
+        most_time_added: what a call may take longer on a board than in plain int8, as a share.
     """
 
     target_sqnr: float | None
     target_wer_loss: float | None
-    least_int8_macs: float
+    most_time_added: float
 
     def is_met(self, measured: Mapping[str, Any]) -> bool:
         """Whether a measured choice is good enough."""
@@ -137,9 +137,10 @@ class Choices:
         if count not in self.measured:
             state, float16 = self._states[count], self.float16(count)
             self.measured[count] = {
-                "grids": count,
+                "grids": sum(len(entry.gone) for entry in self._states[: count + 1]),
                 "float16_tensors": len(float16),
                 "int8_macs_share": state.int8_macs_share,
+                "time_added": state.time_added,
                 "predicted_sqnr_db": decibel(state.remaining),
                 **self._yardstick.measure(float16),
             }

@@ -1,62 +1,76 @@
-"""The order in which layers become float16: most noise taken away for its price comes first."""
+"""The order in which layers become float16: the fastest choices, and what is between them.
 
-import math
-from collections.abc import Callable, Collection, Sequence
+`float16_cut` finds the choices that no other beats. There may be a long way from one to the next,
+so the way is gone in steps as well: each time the rounding that takes most noise away for the time
+that it adds, as long as that stays below the time of the next choice.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from zipquant.toolkit.quantized_graph import Graph
+from zipquant.toolkit.quantized_graph import CONVERT, Graph
+from zipquant.variants.board_time import BoardTime
 from zipquant.variants.emulation import Emulation
+from zipquant.variants.float16_cut import Cuts
 from zipquant.variants.grids import Grid
 
 NEGLIGIBLE = 1e-3
-"""Roundings that add less than this share of all noise are left as they are."""
+"""Roundings that add less than this share of all noise are no steps by themselves."""
 
-Price = Callable[[Collection[str], Collection[str]], float]
-"""Takes the layers that become float16, named by their first outputs, and the tensors that are so
-already; gives what that costs, in a unit of its own, more than 0."""
+NEAR = 0.8
+"""The way between two choices is gone in steps where the second has less than this share of the
+noise of the first: a decibel."""
+
+FREE = 1e-5
+"""What adds less than this share to the time counts as adding that: of what costs nothing, or saves
+time, the most noise comes first."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One more rounding that is taken away.
+    """More layers that become float16.
 
     Attributes:
-        grid: which, by its position among the grids; None for the start.
-        tensors: those that become float16 with it.
+        gone: the roundings that are taken away, by their positions among the grids, those with the
+            most noise first; none for the start.
+        tensors: those that become float16.
         remaining: the noise that is left then, if noises simply add up.
         int8_macs_share: share of the multiply-accumulates that are left to int8.
+        time_added: what a call takes more than at the start, as a share of that.
     """
 
-    grid: int | None
+    gone: tuple[int, ...]
     tensors: frozenset[str]
     remaining: float
     int8_macs_share: float
+    time_added: float
 
 
-class Work:
-    """Prices layers by their work: multiply-accumulates, and one for each number that they give."""
+@dataclass(frozen=True)
+class _Offer:
+    """A rounding that could be taken away.
 
-    def __init__(self, graph: Graph):
-        self._work = {
-            node.output[0]: graph.macs(node)
-            + sum(math.prod(graph.shapes.get(name, ())) for name in node.output)
-            for node in graph.nodes
-        }
+    Attributes:
+        layers: those that become float16.
+        time: what that adds, as a share of the time at the start.
+        worth: the noise that goes, by the time.
+    """
 
-    def __call__(self, layers: Collection[str], float16: Collection[str]) -> float:
-        """Return the work of some layers; see `Price`."""
-        return max(sum(self._work[name] for name in layers), 1)
+    layers: tuple[str, ...]
+    time: float
+    worth: float
 
 
 class Order:
-    """Puts roundings in order.
+    """Puts choices of float16 layers in order, each with all layers of those before.
 
     Args:
         graph: the toolkit's graph.
         emulation: its emulation.
         grids: its roundings.
         noise: what each adds to the encoder output, in any unit.
-        price: what layers in float16 cost.
+        time: what a choice of float16 tensors takes on a board.
+        fixed: tensors that stay in float16 in any case.
     """
 
     def __init__(
@@ -65,71 +79,137 @@ class Order:
         emulation: Emulation,
         grids: Sequence[Grid],
         noise: Sequence[float],
-        price: Price,
+        time: BoardTime,
+        fixed: Collection[str],
     ):
-        self._emulation, self._grids, self._noise = emulation, grids, noise
-        self._price = price
-        self._outputs = {node.output[0]: tuple(node.output) for node in graph.nodes}
+        self._emulation, self._grids, self._noise, self._time = emulation, grids, noise, time
+        self._fixed = frozenset(fixed)
+        self._inner = [node.output[0] for node in graph.nodes if node.op_type != CONVERT]
         macs = {node.output[0]: graph.macs(node) for node in graph.nodes}
         total = max(sum(macs.values()), 1)
         self._share = {name: count / total for name, count in macs.items()}
-        self._neighbours = self._find_neighbours()
+        self._beside: dict[str, set[int]] = {name: set() for name in macs}
+        """By layer, the roundings that it makes or reads."""
+        for i, grid in enumerate(grids):
+            for layer in grid.closure:
+                self._beside[layer].add(i)
+        self._begin()
 
-    def find(self, fixed: Collection[str], least_int8_macs: float) -> list[Step]:
-        """Return the steps: each time the rounding with most noise for its price is taken.
+    def _begin(self) -> None:
+        self._float16 = set(self._fixed)
+        self._rounded = {i for i in range(len(self._grids)) if self._is_rounded(i)}
+        self._macs = 1 - sum(self._share.get(name, 0.0) for name in self._fixed)
+        self._plain_ms, self._added = self._time.ms(self._float16), 0.0
+        self._limit = NEGLIGIBLE * self._remaining()
+
+    def start(self) -> Step:
+        """Return what there is before the first step: what stays in float16 in any case."""
+        self._begin()
+        return Step((), self._fixed, self._remaining(), self._macs, 0.0)
+
+    def find(self, most_time_added: float) -> list[Step]:
+        """Return the steps.
 
         Args:
-            fixed: tensors that stay in float16 in any case.
-            least_int8_macs: what would take the share in int8 below this is passed over.
+            most_time_added: what would take longer than the start by more than this share is passed
+                over.
         """
-        start = self.start(fixed)
-        float16, share = set(fixed), start.int8_macs_share
-        rounded = {i for i in range(len(self._grids)) if self._is_rounded(i, float16)}
-        limit = NEGLIGIBLE * start.remaining
-        worth = {i: self._worth(i, float16) for i in rounded if self._noise[i] > limit}
-        steps = []
-        while worth:
-            best = max(worth, key=lambda i: (worth[i], -i))
-            del worth[best]
-            layers = self._new_layers(best, float16)
-            lost = sum(self._share[name] for name in layers)
-            if share - lost < least_int8_macs:
-                continue
-            added = {name for layer in layers for name in self._outputs[layer]}
-            added = {name for name in added if name in self._emulation.scales} - float16
-            float16 |= added
-            share -= lost
-            # What shares a layer with these costs less now, or is gone.
-            for i in set().union(*(self._neighbours[layer] for layer in layers), {best}):
-                if i in rounded and not self._is_rounded(i, float16):
-                    rounded.discard(i)
-                    worth.pop(i, None)
-                elif i in worth:
-                    worth[i] = self._worth(i, float16)
-            remaining = sum(self._noise[i] for i in rounded)
-            steps.append(Step(best, frozenset(added), remaining, share))
+        self._begin()
+        steps: list[Step] = []
+        for choice in Cuts(self._time, self._grids, self._noise, self._fixed).find():
+            layers = {name for name in choice.layers if self._is_int8(name)}
+            end = self._added + self._cost(layers)
+            if end > most_time_added:
+                steps += self._walk(most_time_added, None)
+                break
+            if choice.noise < NEAR * self._remaining():
+                steps += self._walk(min(end, most_time_added), layers)
+            if layers := {name for name in layers if self._is_int8(name)}:
+                steps.append(self._take(layers))
+        else:
+            # What harms nothing as long as something before it is rounded.
+            rest = {name for name in self._inner if self._is_int8(name)}
+            if rest and self._added + self._cost(rest) <= most_time_added:
+                steps.append(self._take(rest))
         return steps
 
-    def start(self, fixed: Collection[str]) -> Step:
-        """Return what there is before the first step: what stays in float16 in any case."""
-        rounded = (i for i in range(len(self._grids)) if self._is_rounded(i, fixed))
-        share = 1 - sum(self._share.get(name, 0.0) for name in set(fixed))
-        return Step(None, frozenset(fixed), sum(self._noise[i] for i in rounded), share)
+    def _walk(self, end: float, within: set[str] | None) -> Iterator[Step]:
+        """Take roundings away one by one, as long as that takes less time than a share more.
 
-    def _is_rounded(self, grid: int, float16: Collection[str]) -> bool:
-        return self._grids[grid].is_rounded(self._emulation, float16)
+        Args:
+            end: the share.
+            within: layers that may become float16; None for all.
+        """
+        open_ = {i for i in self._rounded if self._noise[i] > self._limit}
+        if within is not None:
+            open_ = {i for i in open_ if within.issuperset(self._layers(i))}
+        offers = {i: self._offer(i) for i in open_}
+        while True:
+            payable = [i for i in offers if self._added + offers[i].time < end]
+            if not payable:
+                return
+            best = max(payable, key=lambda i: (offers[i].worth, -i))
+            layers = set(offers[best].layers)
+            yield self._take(layers | self._bridges(layers, within))
+            for i in open_ & (self._near(layers) | {best}):
+                offers.pop(i, None)
+                if i in self._rounded:
+                    offers[i] = self._offer(i)
 
-    def _new_layers(self, grid: int, float16: Collection[str]) -> list[str]:
-        closure = self._grids[grid].closure
-        return sorted(name for name in closure if name not in float16)
+    def _take(self, layers: Collection[str]) -> Step:
+        """Make layers float16."""
+        self._added += self._cost(layers)
+        self._macs = max(self._macs - sum(self._share[name] for name in layers), 0.0)
+        new = self._time.outputs(layers) - self._float16
+        self._float16 |= new
+        gone = {i for i in self._around(layers) & self._rounded if not self._is_rounded(i)}
+        self._rounded -= gone
+        ranked = tuple(sorted(gone, key=lambda i: (-self._noise[i], i)))
+        return Step(ranked, frozenset(new), self._remaining(), self._macs, self._added)
 
-    def _worth(self, grid: int, float16: Collection[str]) -> float:
-        return self._noise[grid] / self._price(self._new_layers(grid, float16), float16)
+    def _offer(self, grid: int) -> _Offer:
+        """Return what taking a rounding away brings, and what it costs."""
+        layers, time = self._layers(grid), self._cost(self._layers(grid))
+        with self._time.with_layers(layers, self._float16):
+            gone = {i for i in self._around(layers) & self._rounded if not self._is_rounded(i)}
+        noise = sum(self._noise[i] for i in gone)
+        return _Offer(layers, time, noise / max(time, FREE))
 
-    def _find_neighbours(self) -> dict[str, set[int]]:
-        """Return, by layer, the roundings that it makes or reads."""
-        found: dict[str, set[int]] = {name: set() for name in self._outputs}
-        for i, grid in enumerate(self._grids):
-            for layer in grid.closure:
-                found[layer].add(i)
+    def _bridges(self, layers: Collection[str], within: set[str] | None) -> set[str]:
+        """Return int8 layers beside some that take less time in float16 together with these.
+
+        Such as one between two float16 layers, which saves two changes of type.
+        """
+        found: set[str] = set()
+        todo = sorted(layers)
+        while todo:
+            with self._time.with_layers({*layers, *found}, self._float16):
+                for name in sorted(self._time.beside((todo.pop(),), self._float16)):
+                    allowed = within is None or name in within
+                    if allowed and name not in found and self._cost((name,)) < 0:
+                        found.add(name)
+                        todo.append(name)
         return found
+
+    def _remaining(self) -> float:
+        return sum(self._noise[i] for i in self._rounded)
+
+    def _cost(self, layers: Collection[str]) -> float:
+        return self._time.added(layers, self._float16) / self._plain_ms
+
+    def _is_rounded(self, grid: int) -> bool:
+        return self._grids[grid].is_rounded(self._emulation, self._float16)
+
+    def _is_int8(self, layer: str) -> bool:
+        return not self._time.outputs((layer,)) <= self._float16
+
+    def _layers(self, grid: int) -> tuple[str, ...]:
+        return tuple(sorted(name for name in self._grids[grid].closure if self._is_int8(name)))
+
+    def _around(self, layers: Iterable[str]) -> set[int]:
+        """Return the roundings that some layers make or read."""
+        return set().union(*(self._beside[layer] for layer in layers))
+
+    def _near(self, layers: Collection[str]) -> set[int]:
+        """Return the roundings whose cost may change with some layers."""
+        return self._around({*layers, *self._time.beside(layers, ())})

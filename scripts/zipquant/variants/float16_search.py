@@ -1,13 +1,13 @@
 """The search for the layers that must stay in float16, so that the rest can be int8.
 
 One backward pass through the emulation estimates what the rounding of each tensor adds to the error
-of the encoder output. With the price of float16 for the layers that compute and read it, that gives
-an order. Along it ever more layers become float16; few choices are measured, each on a better guess
-than the one before, until the first that meets the target is found.
+of the encoder output. With the time that float16 adds on a board, changes of type included, that
+gives an order. Along it ever more layers become float16; few choices are measured, each on a better
+guess than the one before, until the first that meets the target is found.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,10 @@ from zipquant.model.noise import varying_power
 from zipquant.model.streaming import OnnxEncoder
 from zipquant.toolkit.quantized_graph import Graph, read_scales
 from zipquant.variants import sensitivity
+from zipquant.variants.board_time import LIKE, BoardTime, Price, price_of
 from zipquant.variants.emulation import Emulation, UnknownOperator
 from zipquant.variants.float16_choices import Choices, Target, Yardstick, decibel
-from zipquant.variants.float16_order import Order, Work
+from zipquant.variants.float16_order import Order
 from zipquant.variants.grids import Grid, grids, rounded_first
 from zipquant.variants.search_audio import Audio, encode
 
@@ -50,6 +51,7 @@ class Request:
         target: what is to be reached.
         per_channel: whether each channel of a weight has a scale of its own.
         recognize: makes texts of encoder outputs, for a target in words; else None.
+        price: what layers cost on the board.
     """
 
     model: str | Path
@@ -58,6 +60,7 @@ class Request:
     target: Target
     per_channel: bool
     recognize: Callable[[Sequence[np.ndarray]], list[str]] | None = None
+    price: Price = field(default_factory=lambda: price_of(LIKE))
 
 
 def search(
@@ -75,9 +78,9 @@ def search(
         `float16`, the tensors to keep besides the fixed ones; `met`, whether the target is; what
         the search was done on and has seen: `utterances`, `chunks`, `steps` (measured choices, by
         rising number of float16 layers), `chosen` (which of them), `order` (the roundings that were
-        taken away, the first one first), `tensors` (each rounding, the worst first). Where the
-        graph cannot be emulated, `unavailable` says why, and nothing else is there but an empty
-        `float16`.
+        taken away, the first one first), `tensors` (each rounding, the worst first), `times`, the
+        kind of the price. Where the graph cannot be emulated, `unavailable` says why, and
+        nothing else is there but an empty `float16`.
 
     Raises:
         UserError: a file is damaged.
@@ -97,22 +100,28 @@ def search(
         return _unavailable(f"the toolkit's graph holds {unknown}, which is not emulated yet")
     if not error <= FAITHFUL:
         return _unavailable(f"the emulated graph is not the float model: {error:.1e} of its range")
-    order = Order(graph, emulation, roundings.grids, roundings.noise, Work(graph))
-    start, steps = order.start(fixed), order.find(fixed, request.target.least_int8_macs)
+    time = BoardTime(graph, emulation, request.price)
+    order = Order(graph, emulation, roundings.grids, roundings.noise, time, fixed)
+    start, steps = order.start(), order.find(request.target.most_time_added)
     yardstick = Yardstick(emulation, contract, audio, request.recognize)
     choices = Choices(start, steps, yardstick, request.target)
     chosen = choices.find()
     float16 = choices.float16(chosen)
+    measured = [
+        step | time.describe(choices.float16(count))
+        for count, step in sorted(choices.measured.items())
+    ]
     return {
         "met": choices.is_met(chosen),
         "target_sqnr": request.target.target_sqnr,
         "target_wer_loss": request.target.target_wer_loss,
-        "least_int8_macs": request.target.least_int8_macs,
+        "most_time_added": request.target.most_time_added,
+        "times": request.price.kind,
         "utterances": len(audio.utterances),
         "chunks": audio.chunks,
-        "steps": [choices.measured[count] for count in sorted(choices.measured)],
+        "steps": measured,
         "chosen": sorted(choices.measured).index(chosen),
-        "order": [roundings.grids[step.grid].tensors[0] for step in steps[:chosen]],
+        "order": [roundings.grids[i].tensors[0] for step in steps[:chosen] for i in step.gone],
         "tensors": roundings.table(float16),
         "float16": sorted(float16 - fixed),
     }
