@@ -3,12 +3,14 @@
     python benchmarks/traces.py            # a quarter of an hour on two idle cores
     python benchmarks/traces.py --quick    # only to see that it runs; records nothing
 
-Three engines trace the same utterances, given as features, in turns:
+Three engines trace the same utterances, given as features, in turns, and what onnxruntime alone
+takes is measured beside them:
 
 - `05`: one utterance at a time, all 36 inputs of every step written as npy files;
 - `09`: one utterance at a time, every step kept in memory, 200 of them written at the end;
 - `ours`: two shards at a time, as `snakemake --cores 2` runs them, one thread each, packing and
-  tables included.
+  tables included;
+- `limit`: as `ours`, but nothing is kept: onnxruntime runs as many chunks of full lanes.
 
 The old loops are one process each with onnxruntime's default threads, as they were. All figures
 include loading the model; none includes starting Python. Speeds are medians over the rounds of the
@@ -36,7 +38,7 @@ from record import record
 
 from zipquant.audio import features, manifest, reading
 from zipquant.audio.frame_store import FrameWriter
-from zipquant.model import contract
+from zipquant.model import contract, streaming
 from zipquant.model.contract import Contract
 from zipquant.traces import tracing
 
@@ -116,6 +118,15 @@ def shard(model: Path, number: int, folder: Path, lanes: int) -> None:
     )
 
 
+def limit(model: Path, shape: Contract, chunks: int, lanes: int) -> None:
+    """Run about so many chunks in onnxruntime, all lanes full, and keep none."""
+    encoder = streaming.OnnxEncoder(model, shape)
+    x = shape.x.zeros(lanes)
+    states = [state.tensor.zeros(lanes) for state in shape.states]
+    for _ in range(round(chunks / lanes)):
+        _, states = encoder.run(x, states)
+
+
 def measure(jobs: list[Callable[[], None]]) -> tuple[float, float]:
     """Run jobs at the same time, each in a process; return seconds, and the largest peak in MB."""
     begin = time.monotonic()
@@ -152,17 +163,17 @@ def bytes_of(folder: Path, pattern: str) -> int:
 def compare(
     kind: str, model: Path, sizes: tuple[int, ...], rounds: int, lanes: int, work: Path
 ) -> dict[str, float]:
-    """Measure the three engines in turns; return figures by name."""
+    """Measure the three engines and the limit in turns; return figures by name."""
     shape = contract.inspect(model)
     figures: dict[str, float] = {}
     for size in sizes:
         pieces = speech(size, shape)
         chunks = sum(shape.chunk_count(len(piece)) for piece in pieces)
-        seconds: dict[str, list[float]] = {"05": [], "09": [], "ours": []}
+        seconds: dict[str, list[float]] = {"05": [], "09": [], "ours": [], "limit": []}
         peak: dict[str, float] = {}
         written: dict[str, int] = {}
         for turn in range(rounds):
-            for engine in (list(seconds) * 2)[turn % 3 : turn % 3 + 3]:
+            for engine in (list(seconds) * 2)[turn % 4 : turn % 4 + 4]:
                 out = work / "out"
                 out.mkdir()
                 if engine == "ours":
@@ -173,6 +184,8 @@ def compare(
                                 if manifest.shard_of(f"u{position}", 2) == number:
                                     writer.add(f"u{position}", frames)
                     jobs = [partial(shard, model, n, out, lanes) for n in range(2)]
+                elif engine == "limit":
+                    jobs = [partial(limit, model, shape, chunks / 2, lanes)] * 2
                 else:
                     loop = script_05 if engine == "05" else script_09
                     jobs = [partial(loop, model, shape, pieces, out)]
@@ -190,12 +203,14 @@ def compare(
                     f"{written[engine] / chunks / 1000:.0f} kB a chunk",
                     flush=True,
                 )
-        for engine in seconds:
+        for engine in ("05", "09", "ours"):
             name = f"trace_{engine}{kind}_{size}"
             figures[f"{name}_chunks_per_s"] = chunks / statistics.median(seconds[engine])
             figures[f"{name}_peak_mb"] = peak[engine]
             figures[f"{name}_bytes_per_chunk"] = written[engine] / chunks
         if size == sizes[-1]:
+            shares = [a / b for a, b in zip(seconds["limit"], seconds["ours"], strict=True)]
+            figures[f"trace_share_of_limit{kind}"] = statistics.median(shares)
             for old in ("09", "05"):
                 ratios = [a / b for a, b in zip(seconds[old], seconds["ours"], strict=True)]
                 figures[f"trace_speed_vs_{old}{kind}"] = statistics.median(ratios)
