@@ -8,7 +8,7 @@ import pytest
 
 from helpers.builds import build, calibrate
 from helpers.models import tiny_ctc, tiny_encoder
-from helpers.places import DEMO_MODEL, ROOT
+from helpers.places import DEMO_MODEL, ROOT, exported, needs_shared_exports
 from zipquant.audio import features
 from zipquant.model import contract as contracts
 from zipquant.rewrites import equality, npu_native
@@ -168,3 +168,21 @@ def test_int8_build_of_the_rewritten_encoder_has_its_running_means_in_float16(tm
     layers = Table.read(tmp_path / "variant/layers.tsv").layers
     assert len(layers) <= 470
     assert sum(layer.target == "CPU" for layer in layers) <= 15
+
+
+@needs_shared_exports
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "kind, most, most_on_cpu",
+    [("zipformer", 600, 20), ("zipformer2", 740, 30), ("zipformer2-ctc", 740, 30)],
+)
+def test_real_export_compiles_to_few_layers(tmp_path, kind, most, most_on_cpu):
+    contracts.inspect(exported(kind)).save(tmp_path / "model.json")
+    prepared = tmp_path / "prepared/encoder.onnx"
+    rewrites = dict.fromkeys(preparation.REWRITES, True)
+    preparation.prepare(exported(kind), tmp_path / "model.json", rewrites, prepared)
+    record = build(tmp_path, prepared, dtype="float16")
+    assert record["graph"] == "native", record["plain_because"]
+    layers = Table.read(tmp_path / "variant/layers.tsv").layers
+    assert len(layers) <= most
+    assert sum(layer.target == "CPU" for layer in layers) <= most_on_cpu

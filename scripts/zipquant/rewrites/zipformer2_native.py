@@ -349,6 +349,7 @@ class _Emitter:
         y = writer.reshape(y, [1, width, -1])
         if encoder.log_softmax:
             y = writer.transpose(y, [0, 2, 1])
-            writer.op("LogSoftmax", y, axis=-1, output=final)
+            # rknn-toolkit2 2.3.2 looks for this axis in a permutation: -1 is not in it.
+            writer.op("LogSoftmax", y, axis=2, output=final)
         else:
             writer.transpose(y, [0, 2, 1], output=final)
