@@ -14,7 +14,7 @@ LIBRARY = ROOT / "scripts/zipquant"
 
 BUILT = re.compile(
     r"(?:col|section|set|set-name|status|mode|timed|measure|reason|next|plot|glossary|list"
-    r"|outputs|inputs|tile|warning|files)\..+"
+    r"|outputs|inputs|tile|warning|files|missed|precision)\..+"
 )
 """Keys that are put together of a group and a name."""
 
