@@ -1,6 +1,8 @@
 # make demo: set up, and run the whole workflow on the embedded demo.
-# make model MODEL=folder-or-archive AUDIO=folder PLATFORM=rk3588 [NAME=...]: check all that, set up,
-#   write the settings to NAME.yaml, and run the workflow with them.
+# make model MODEL=folder-or-archive AUDIO=folder PLATFORM=rk3588 [RUNTIME=2.3.2] [NAME=...]: check all
+#   that, set up, write the settings to NAME.yaml, and run the workflow with them. RUNTIME is the
+#   version of the board's librknnrt, which chooses the toolkit.
+# make toolkit [VERSION=2.2.0]: install a version of rknn-toolkit2 ahead; a run does so itself.
 # make test: set up, and run the style checks and all tests but the long ones.
 # make test-slow: the long ones: a cluster, the fault campaign, full-size builds.
 # make docs: write the configuration reference again, from the schema, config.yaml and the workflow.
@@ -10,37 +12,52 @@
 #   measured on a board (transcribe.py --benchmark), and print them as evaluation.board_costs.
 # make faults: set up, and kill, damage and starve the workflow; writes benchmarks/faults.json; as root.
 
-PYTHON ?= python3.11
+SUPPORTED := import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
+PYTHON ?= $(shell for name in python3.11 python3.12 python3; do \
+    $$name -c '$(SUPPORTED)' >/dev/null 2>&1 && echo $$name && break; done)
 CORES ?= $(shell nproc)
-BIN := .venv/bin
+# The folder of this file: `make -f /path/to/zipquant/Makefile model ...` works in any other one.
+HERE := $(dir $(lastword $(MAKEFILE_LIST)))
+VENV := $(HERE).venv
+BIN := $(VENV)/bin
+# Where CPU builds of PyTorch are; what pip finds elsewhere may be a CUDA build of gigabytes.
+PYTORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+PIP = $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo model test test-slow lint docs bench coefficients faults clean
+.PHONY: demo model python toolkit test test-slow lint docs bench coefficients faults clean
 
-demo: .venv/installed
-	$(BIN)/snakemake --cores $(CORES)
+demo: $(VENV)/installed
+	$(BIN)/snakemake $(if $(filter-out ./,$(HERE)),--snakefile $(HERE)Snakefile) --cores $(CORES)
 
-model:
-	@$(PYTHON) scripts/quickstart.py check "$(MODEL)" "$(AUDIO)" "$(PLATFORM)" "$(NAME)"
-	@$(MAKE) --no-print-directory .venv/installed
-	@CORES=$(CORES) $(BIN)/python scripts/quickstart.py run "$(MODEL)" "$(AUDIO)" "$(PLATFORM)" "$(NAME)"
+model: python
+	@$(PYTHON) $(HERE)scripts/quickstart.py check "$(MODEL)" "$(AUDIO)" "$(PLATFORM)" "$(NAME)" "$(RUNTIME)"
+	@$(MAKE) --no-print-directory --file $(HERE)Makefile $(VENV)/installed
+	@CORES=$(CORES) $(BIN)/python $(HERE)scripts/quickstart.py run "$(MODEL)" "$(AUDIO)" "$(PLATFORM)" "$(NAME)" "$(RUNTIME)"
 
-test: .venv/installed lint
+# A line for each of the usual ways to get one, since a distribution may have none that fits.
+python:
+	@$(or $(PYTHON),false) -c '$(SUPPORTED)' >/dev/null 2>&1 || { echo "error: Zipquant needs Python 3.11 or 3.12$(if $(PYTHON), and PYTHON=$(PYTHON) is none): uv python install 3.11, or conda create -n zipquant python=3.11, and then make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
+
+toolkit: $(VENV)/installed
+	PYTHONPATH=$(HERE)scripts $(BIN)/python -m zipquant.toolkit.environment $(VERSION)
+
+test: $(VENV)/tests toolkit lint
 	$(BIN)/python -m pytest -m "not slow" --numprocesses $(CORES) --durations 20
 
-test-slow: .venv/installed
+test-slow: $(VENV)/tests toolkit
 	$(BIN)/python -m pytest -m slow --durations 20
 
-lint: .venv/installed
+lint: $(VENV)/tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile rules
 	PYTHONPATH=scripts $(BIN)/lint-imports
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python .ci/lint_workflow.py
 
-docs: .venv/installed
+docs: $(VENV)/installed
 	$(BIN)/python docs/make_configuration.py
 
-bench: .venv/installed
+bench: $(VENV)/installed
 	$(BIN)/python benchmarks/traces.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/sampling.py
@@ -48,20 +65,25 @@ bench: .venv/installed
 	$(BIN)/python benchmarks/recognition.py --record \
 	    $(if $(DIGITS),--digits $(DIGITS),--audio demo/audio/evaluation.tsv)
 
-coefficients: .venv/installed
+coefficients: $(VENV)/installed
 	$(BIN)/python benchmarks/coefficients.py "$(BOARD)" --results "$(or $(RESULTS),results)"
 
-faults: .venv/installed
+faults: $(VENV)/installed
 	$(BIN)/python benchmarks/faults
 
 clean:
-	rm -rf .venv results .snakemake
+	rm -rf $(VENV) results .snakemake
 
-# The toolkit is installed without its dependencies: it demands a PyTorch of 2024 that it does not
-# need. PyTorch comes first and with its own, which differ between its CPU and CUDA builds.
-.venv/installed: envs/requirements.txt
-	@test ! -L .venv || { echo "error: .venv is a link to another environment, which would be emptied: remove the link" >&2; exit 1; }
-	$(PYTHON) -m venv --clear .venv
-	$(BIN)/pip install -qq --disable-pip-version-check --constraint $< torch
-	$(BIN)/pip install -qq --disable-pip-version-check --no-deps --requirement $<
+# PyTorch comes first and with its own dependencies, which differ between its builds. What it finds
+# at its index or elsewhere is the pinned version; the index may be out of reach.
+$(VENV)/installed: $(HERE)envs/requirements.txt | python
+	@test ! -L $(VENV) || { echo "error: .venv is a link to another environment, which would be emptied: remove the link" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	@echo "installing PyTorch and 90 other packages, about 450 MB to download; once"
+	$(PIP) install --extra-index-url $(PYTORCH_INDEX) --retries 2 --constraint $< torch
+	$(PIP) install --no-deps --requirement $<
+	touch $@
+
+$(VENV)/tests: $(HERE)envs/requirements-tests.txt $(VENV)/installed
+	$(PIP) install --no-deps --requirement $<
 	touch $@

@@ -50,6 +50,7 @@ rule all:
 onstart:
     hold_results()
     look_at_inputs()
+    install_toolkit()
 
 
 onsuccess:

@@ -22,6 +22,7 @@ from zipquant.calibration import sampling
 from zipquant.calibration.dataset import write as write_dataset
 from zipquant.evaluation import encoder_error, measures
 from zipquant.model import streaming
+from zipquant.toolkit.platforms import Npu
 from zipquant.traces import tracing
 from zipquant.variants import build
 
@@ -70,7 +71,7 @@ def measure(folder: Path, case: tuple, seed: int, output: Path) -> None:
     dataset = work / "dataset.txt"
     write_dataset(outputs[0], [trace], contract_file, dataset, work / "arrays", states)
     source = build.Source(MODEL, contract_file, dataset)
-    build.build_variant(work, "rk3588", source, build.Settings("w8a8", algorithm))
+    build.build_variant(work, Npu("rk3588"), source, build.Settings("w8a8", algorithm))
     shard = folder / "evaluation/kaldi.h5"
     found = work / "table.parquet"
     encoder_error.evaluate_shard(

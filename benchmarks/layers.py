@@ -24,6 +24,7 @@ from record import RESULTS, record
 from zipquant.evaluation import measures
 from zipquant.model import contract as contracts
 from zipquant.toolkit.layer_table import Table
+from zipquant.toolkit.platforms import Npu
 from zipquant.toolkit.variant_folder import LAYERS
 from zipquant.variants import preparation
 from zipquant.variants.build import Settings, Source, build_variant
@@ -56,7 +57,7 @@ def layers(model: Path, native: bool) -> tuple[Table, float]:
         preparation.prepare(model, folder / "model.json", rewrites, prepared)
         build = build_variant(
             folder / "variant",
-            PLATFORM,
+            Npu(PLATFORM),
             Source(prepared, folder / "model.json"),
             Settings("float16", npu_native=native),
         )

@@ -41,6 +41,7 @@ from zipquant.evaluation import encoder_error
 from zipquant.model import streaming
 from zipquant.recognition import decoding
 from zipquant.recognition.encoding import encode_shard
+from zipquant.toolkit.platforms import Npu
 from zipquant.traces import tracing
 from zipquant.variants import preparation
 from zipquant.variants.build import Settings, Source, build_variant
@@ -233,7 +234,7 @@ def stages(name: str, model: Path, quick: bool, work: Path) -> list[dict]:
         )
         print(rows[-1], flush=True)
 
-    source, npu = Source(prepared, card, dataset), SETTINGS["platform"]
+    source, npu = Source(prepared, card, dataset), Npu(SETTINGS["platform"])
     once("quantize", partial(build_variant, built, npu, source, Settings(**plain)), built)
     # A build with the search for float16 layers, which takes in as much audio as this.
     ids, paths, _ = speech(work / "searched/audio", SEARCHED / scale)

@@ -17,6 +17,7 @@ from zipquant import plan
 from zipquant.errors import UserError, plain
 from zipquant.jobs import processes
 from zipquant.model import look
+from zipquant.toolkit import environment
 
 STARTED = time.time()
 FLOAT = "float"
@@ -90,6 +91,19 @@ def hold_results() -> None:
     global HELD
     try:
         HELD = processes.hold(config["results"])
+    except UserError as error:
+        stop(error)
+
+
+def install_toolkit() -> None:
+    """Make the toolkit's environment where it is not there, before a job needs it.
+
+    Jobs that have an environment of their own make it there.
+    """
+    if workflow.deployment_settings.deployment_method:
+        return
+    try:
+        environment.ensure(config["toolkit"])
     except UserError as error:
         stop(error)
 

@@ -183,6 +183,7 @@ rule lineage_build:
         runtime=growing(240),
     params:
         platform=config["platform"],
+        toolkit=config["toolkit"],
         # The first quantized variant; only what it is calibrated with differs.
         settings=lineage_settings(),
         one_step_chunks=config["evaluation"]["one_step_chunks"],

@@ -64,6 +64,7 @@ rule quantize:
         # Only if the toolkit could build one, so it is no output that Snakemake would insist on.
         also=[result("variants/{variant}/encoder.rknn")],
         platform=config["platform"],
+        toolkit=config["toolkit"],
         context_size=context_size(),
         settings=lambda w: VARIANTS[w.variant],
         board_costs=lambda w: costs_for_search([w.variant]),

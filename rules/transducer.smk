@@ -82,6 +82,7 @@ rule convert:
         runtime=growing(60),
     params:
         platform=config["platform"],
+        toolkit=config["toolkit"],
     message:
         "Building the {wildcards.part} for {params.platform}"
     script:
@@ -110,6 +111,7 @@ rule verify:
         runtime=growing(60),
     params:
         platform=config["platform"],
+        toolkit=config["toolkit"],
     message:
         "Comparing decoder and joiner as converted with onnxruntime"
     script:
@@ -139,6 +141,7 @@ rule decode_rknn:
     params:
         variants=list(VARIANTS),
         platform=config["platform"],
+        toolkit=config["toolkit"],
     message:
         "Decoding the best variant with all three networks in RKNN, shard {wildcards.shard}"
     script:

@@ -1,6 +1,7 @@
 """Build the decoder or the joiner for the NPU."""
 
 from job import run
+from zipquant.toolkit.platforms import Npu
 from zipquant.variants import transducer
 
 run(
@@ -8,7 +9,7 @@ run(
     transducer.convert,
     part=snakemake.wildcards.part,
     recognizer_files={name: snakemake.input[name] for name in ("tokens", "decoder", "joiner")},
-    platform=snakemake.params.platform,
+    npu=Npu(snakemake.params.platform, snakemake.params.toolkit),
     encoded=snakemake.input.get("encoded", []),
     steps=snakemake.output.steps,
     output=snakemake.output.rknn,

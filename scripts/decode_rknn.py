@@ -2,6 +2,7 @@
 
 from job import run
 from zipquant.evaluation import transducer
+from zipquant.toolkit.platforms import Npu
 
 run(
     snakemake,
@@ -12,6 +13,6 @@ run(
     tokens=snakemake.input.tokens,
     decoder=snakemake.input.decoder,
     joiner=snakemake.input.joiner,
-    platform=snakemake.params.platform,
+    npu=Npu(snakemake.params.platform, snakemake.params.toolkit),
     joiner_steps=snakemake.input.get("joiner_steps"),
 )

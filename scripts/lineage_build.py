@@ -3,6 +3,7 @@
 from job import run
 from zipquant import lineage
 from zipquant.evaluation.encoder_error import Models
+from zipquant.toolkit.platforms import Npu
 
 run(
     snakemake,
@@ -16,7 +17,7 @@ run(
     dataset=snakemake.input.dataset,
     features=snakemake.input.features,
     verdict_file=snakemake.output.verdict,
-    platform=snakemake.params.platform,
+    npu=Npu(snakemake.params.platform, snakemake.params.toolkit),
     settings=snakemake.params.settings,
     one_step_chunks=snakemake.params.one_step_chunks,
     recognizer={

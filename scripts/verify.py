@@ -2,6 +2,7 @@
 
 from job import run
 from zipquant.evaluation import transducer
+from zipquant.toolkit.platforms import Npu
 
 run(
     snakemake,
@@ -10,7 +11,7 @@ run(
     tokens=snakemake.input.tokens,
     decoder=snakemake.input.decoder,
     joiner=snakemake.input.joiner,
-    platform=snakemake.params.platform,
+    npu=Npu(snakemake.params.platform, snakemake.params.toolkit),
     joiner_steps=snakemake.input.get("joiner_steps"),
     outputs={part: snakemake.output[part] for part in ("decoder", "joiner")},
 )

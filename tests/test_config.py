@@ -78,17 +78,26 @@ def test_all_errors_are_told_at_once(settings):
 
 
 def test_conda_environment_has_the_same_pins():
-    wanted = {
-        line.strip()
-        for line in (ROOT / "envs/requirements.txt").read_text().splitlines()
-        if line.strip() and not line.startswith("#")
-    }
-    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in wanted)
+    wanted = pins("requirements.txt")
     environment = yaml.safe_load((ROOT / "envs/zipquant.yaml").read_text())
     (pip,) = [entry["pip"] for entry in environment["dependencies"] if isinstance(entry, dict)]
-    after = re.findall(r"rknn-toolkit2==\S+", (ROOT / "envs/zipquant.post-deploy.sh").read_text())
-    assert {*pip, *after} == wanted
+    assert set(pip) == wanted
     assert "python=3.11" in environment["dependencies"]
+
+
+def test_packages_of_the_tests_and_of_the_toolkit_are_apart_from_the_workflows():
+    workflow, tests = pins("requirements.txt"), pins("requirements-tests.txt")
+    names = [pin.split("==")[0] for pin in (*workflow, *tests)]
+    assert len(names) == len(set(names)) and "pytest" in names
+    assert "rknn-toolkit2" not in names
+
+
+def pins(name: str) -> set[str]:
+    """The lines of a file in envs that name a package, each with one version."""
+    lines = (ROOT / "envs" / name).read_text().splitlines()
+    found = {line.strip() for line in lines if line.strip() and not line.startswith("#")}
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", pin) for pin in found)
+    return found
 
 
 @pytest.mark.parametrize(

@@ -36,6 +36,25 @@ def test_settings_are_what_was_asked_for(given):
     }
 
 
+@pytest.mark.parametrize(
+    ("runtime", "toolkit"),
+    [
+        ("2.2.0", "2.2.0"),
+        ("2.3.0 (c949ad889d@2024-11-07T11:35:33)", "2.2.0"),
+        ("v2.3.2", "2.3.2"),
+        ("2.4.0", "2.3.2"),
+        ("3.0.0", "2.5.0"),
+    ],
+)
+def test_runtime_of_the_board_chooses_the_newest_toolkit_that_it_reads(given, runtime, toolkit):
+    asked = quickstart.request(**given, runtime=runtime)
+    quickstart.write(asked)
+    assert yaml.safe_load(asked.settings_file.read_text())["toolkit"] == toolkit
+    other = {"2.2.0": "2.5.0"}.get(toolkit, "2.2.0")
+    with pytest.raises(UserError, match=r"is there already and does not say 'toolkit: "):
+        quickstart.write(quickstart.request(**given, runtime=other))
+
+
 def test_settings_that_were_edited_stay(given):
     asked = quickstart.request(**given)
     quickstart.write(asked)
@@ -65,6 +84,9 @@ def test_archive_gives_its_name_to_the_run(given, tmp_path):
         ({"audio": "nowhere"}, "no audio at 'nowhere'"),
         ({"audio": "my model's"}, "no audio found in"),
         ({"platform": "rk9999"}, "PLATFORM: 'rk9999' is not known. Known: rk3588"),
+        ({"runtime": "1.4.0"}, "RUNTIME: librknnrt 1.4.0 is older than every toolkit here (2.2.0"),
+        ({"runtime": "new"}, "RUNTIME: 'new' is no version of librknnrt; it looks like 2.3.2"),
+        ({"runtime": "2.3"}, "RUNTIME: '2.3' is no version"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(given, change, message):

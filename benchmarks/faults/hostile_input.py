@@ -120,7 +120,7 @@ def toolkit(reference: Path, scratch: Path) -> dict:
     ]
     found = {}
     for name, limits, hours, expected in (
-        ("abort inside the toolkit", "{}", 1, "killed by SIGABRT"),
+        ("abort inside the toolkit", "{}", 1, "rknn-toolkit2 aborted the process (SIG"),
         ("more memory than the limit", "{'mem_mb': 200}", 1, "more than the 200 MB of memory"),
         ("more time than the limit", "{}", 3 / 3600, "hours and was ended"),
     ):

@@ -14,7 +14,7 @@ from zipquant.board import description
 from zipquant.errors import UserError, printable
 from zipquant.jobs import files
 from zipquant.model.contract import Contract
-from zipquant.toolkit import rknn_file, sherpa_onnx
+from zipquant.toolkit import rknn_file, sherpa_onnx, versions
 from zipquant.toolkit.variant_folder import ENCODER
 from zipquant.variants.record import Build
 from zipquant.version import VERSION
@@ -170,6 +170,7 @@ def _write_readme(
         features=contract.features,
         feat_dim=contract.bins if contract.bins != description.BINS else None,
         spots=bool(parts.keywords),
+        lite=versions.lite(manifest["build"]["rknn_toolkit2"]),
     )
     files.write_text(folder / "README.md", page)
 

@@ -14,7 +14,7 @@ import yaml
 
 from zipquant.errors import UserError
 from zipquant.jobs import folder, integrity
-from zipquant.toolkit import platforms
+from zipquant.toolkit import platforms, versions
 
 RESERVED = ("float", "rknn")
 """Names that no variant can have: the float model, and the best variant with all three in RKNN."""
@@ -143,9 +143,10 @@ def _read(path: str | Path) -> dict[str, Any]:
 
 
 def schema() -> dict[str, Any]:
-    """Return the JSON schema of the configuration, with the platforms that there are."""
+    """Return the JSON schema of the configuration, with the platforms and toolkits there are."""
     loaded = yaml.safe_load(SCHEMA.read_text(encoding="utf-8"))
     loaded["properties"]["platform"]["enum"] = list(platforms.PLATFORMS)
+    loaded["properties"]["toolkit"]["enum"] = list(versions.VERSIONS)
     target = loaded["properties"]["evaluation"]["properties"]["target"]
     target["enum"] = [None, *platforms.PLATFORMS]
     return loaded
@@ -297,6 +298,8 @@ def _explain(error: jsonschema.ValidationError) -> list[str]:
     if error.validator == "required":
         missing = [key for key in error.validator_value if key not in error.instance]
         return [f"'{f'{where}.{key}' if where else key}' is missing" for key in missing]
+    if where == "toolkit":
+        return [versions.unknown(error.instance)]
     if error.validator == "enum":
         known = ["null" if value is None else str(value) for value in error.validator_value]
         if why := platforms.why_not(str(error.instance)):

@@ -18,6 +18,7 @@ from zipquant.jobs import benchmarks, files
 from zipquant.model.contract import Contract
 from zipquant.recognition import decoding, error_rates
 from zipquant.recognition.texts import read_texts
+from zipquant.toolkit.platforms import Npu
 from zipquant.variants.build import Settings, Source, build_variant
 
 NPY_HEADER = 128
@@ -29,7 +30,7 @@ def build(
     dataset: str | Path,
     features: Sequence[str | Path],
     verdict_file: str | Path,
-    platform: str,
+    npu: Npu,
     settings: Mapping[str, str],
     one_step_chunks: int,
     recognizer: Mapping[str, str],
@@ -45,7 +46,7 @@ def build(
         dataset: dataset.txt of the recipe.
         features: the feature files of the evaluation audio, all shards.
         verdict_file: the JSON file to write: `taken`, and the `reason` where it is not.
-        platform: see `build.build_variant`.
+        npu: see `build.build_variant`.
         settings: the variant's settings, see there.
         one_step_chunks: see `evaluation.evaluate`.
         recognizer: `tokens`, `decoder` and `joiner` files; empty where no text can be made.
@@ -57,7 +58,7 @@ def build(
     work.mkdir(parents=True, exist_ok=True)
     source = Source(models.prepared, models.contract, dataset)
     try:
-        build_variant(work, platform, source, Settings(**settings))
+        build_variant(work, npu, source, Settings(**settings))
     except UserError as error:
         reason = str(error).removeprefix(f"{dataset}: ")
         files.write_json(verdict_file, {"taken": False, "reason": reason})

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from zipquant.audio import manifest
 from zipquant.errors import UserError
-from zipquant.toolkit import platforms
+from zipquant.toolkit import platforms, versions
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,14 @@ class Request:
         audio: a folder of speech, or a manifest.
         platform: the NPU, such as `rk3588`.
         name: of the run: its settings are in `<name>.yaml`, its results in `results/<name>`.
+        toolkit: the version of rknn-toolkit2 that fits the board's runtime; empty for the default.
     """
 
     model: str
     audio: str
     platform: str
     name: str
+    toolkit: str = ""
 
     @property
     def settings_file(self) -> Path:
@@ -38,7 +40,7 @@ class Request:
         return Path(f"{self.name}.yaml")
 
 
-def request(model: str, audio: str, platform: str, name: str = "") -> Request:
+def request(model: str, audio: str, platform: str, name: str = "", runtime: str = "") -> Request:
     """Check what the user asks for.
 
     Args:
@@ -46,6 +48,7 @@ def request(model: str, audio: str, platform: str, name: str = "") -> Request:
         audio: see there.
         platform: see there.
         name: see there; empty for one made of the model's.
+        runtime: the version of the board's librknnrt; empty where it is not known.
 
     Raises:
         UserError: a part is missing or wrong, one line that says which.
@@ -66,7 +69,8 @@ def request(model: str, audio: str, platform: str, name: str = "") -> Request:
     utterances = manifest.read(audio)
     if len(utterances) < 2:
         raise UserError(f"AUDIO: {audio} has one file; at least two are needed, better hundreds")
-    return Request(model, audio, platform, name or _name_of(model))
+    toolkit = versions.for_runtime(runtime) if runtime else ""
+    return Request(model, audio, platform, name or _name_of(model), toolkit)
 
 
 def _check_model(model: str) -> None:
@@ -91,6 +95,7 @@ def settings(asked: Request) -> str:
     Args:
         asked: the request.
     """
+    toolkit = f"toolkit: {asked.toolkit}\n" if asked.toolkit else ""
     return f"""\
 # Written by `make model`. Change what you like, and run it again:
 #   .venv/bin/snakemake --cores all --configfile {asked.settings_file}
@@ -101,7 +106,7 @@ audio:
   # A fifth of it is measured with and not calibrated with.
   source: {_quoted(asked.audio)}
 platform: {asked.platform}
-"""
+{toolkit}"""
 
 
 def _quoted(text: str) -> str:
@@ -117,14 +122,16 @@ def write(asked: Request) -> bool:
         Whether it was written.
 
     Raises:
-        UserError: there is one for another model, audio or platform.
+        UserError: there is one for another model, audio, platform or toolkit.
     """
     path, text = asked.settings_file, settings(asked)
     if not path.exists():
         path.write_text(text, encoding="utf-8")
         return True
     known = path.read_text(encoding="utf-8")
-    wanted = [line for line in text.splitlines() if re.match(r"model:|  source:|platform:", line)]
+    wanted = [
+        line for line in text.splitlines() if re.match(r"model:|  source:|platform:|toolkit:", line)
+    ]
     if other := [line.strip() for line in wanted if line not in known.splitlines()]:
         raise UserError(
             f"{path} is there already and does not say '{other[0]}': give another NAME=..., or "

@@ -246,7 +246,7 @@ def test_no_board_is_told_with_what_to_do(tmp_path, device, name):
     scheme = platforms.Scheme("rk3588", platforms.FLOAT16)
     rknn_toolkit.build(model, shape, None, tmp_path, scheme, float16=lambda graph, config: None)
     with pytest.raises(UserError, match=rf"^{name}.*set evaluation\.target to null"):
-        rknn_toolkit.Board(tmp_path / "encoder.rknn", shape, "rk3588", device)
+        rknn_toolkit.Board(tmp_path / "encoder.rknn", shape, platforms.Npu("rk3588"), device)
 
 
 class SlowRunner(OnnxRunner):

@@ -15,8 +15,9 @@ from zipquant.model import contract
 from zipquant.model.recognizer import Part
 from zipquant.model.streaming import OnnxEncoder
 from zipquant.toolkit import rknn_toolkit
-from zipquant.toolkit.platforms import Scheme
+from zipquant.toolkit.platforms import Npu, Scheme
 from zipquant.toolkit.rknn_toolkit import Simulator
+from zipquant.toolkit.versions import DEFAULT
 from zipquant.variants.build import Settings, Source, build_variant
 
 
@@ -47,10 +48,12 @@ def build(folder: Path, model: Path, **settings) -> dict:
     Args:
         folder: where `calibrate` has worked.
         model: the encoder.
-        settings: of the variant; `platform`; for a search `original`, `features`, `board_costs`.
+        settings: of the variant; `platform`, `toolkit`; for a search `original`, `features`,
+            `board_costs`.
     """
     given = {"dtype": "w8a8"} | settings
-    platform, work = given.pop("platform", "rk3588"), folder / "variant"
+    platform, toolkit = given.pop("platform", "rk3588"), given.pop("toolkit", DEFAULT)
+    work = folder / "variant"
     searched = {
         key: given.pop(key)
         for key in ("original", "features", "sample", "board_costs")
@@ -59,7 +62,7 @@ def build(folder: Path, model: Path, **settings) -> dict:
     source = Source(
         model, folder / "model.json", folder / "dataset.txt", context_size=2, **searched
     )
-    build_variant(work, platform, source, Settings(**given))
+    build_variant(work, Npu(platform, toolkit), source, Settings(**given))
     return json.loads((work / "build.json").read_text())
 
 
@@ -70,7 +73,11 @@ def first_step(folder: Path, model: Path, shape: contract.Contract) -> tuple[Pat
 
     def run() -> list[Path]:
         rknn_toolkit.quantize_part(
-            part, folder / "dataset.txt", folder / "step1", "rk3588", lambda *f: found.extend(f)
+            part,
+            folder / "dataset.txt",
+            folder / "step1",
+            Npu("rk3588"),
+            lambda *f: found.extend(f),
         )
         return [path.resolve() for path in found]
 
@@ -87,7 +94,8 @@ def errors(folder: Path, model: Path, shape: contract.Contract, record: dict) ->
 
 def _errors(folder: Path, model: Path, shape: contract.Contract, record: dict) -> pd.DataFrame:
     keys = ("platform", "dtype", "algorithm", "method")
-    scheme = Scheme(**{key: record[key] for key in keys if key in record})
+    given = {key: record[key] for key in keys if key in record}
+    scheme = Scheme(**given, toolkit=record["rknn_toolkit2"])
     simulator = Simulator(model, shape, folder / "variant", scheme)
     unseen = InMemory({"unseen": features.fbank(make_audio(4, 50))})
     compared = encoder_error.evaluate(OnnxEncoder(model, shape), simulator, shape, unseen, 1)

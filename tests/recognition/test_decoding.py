@@ -18,6 +18,7 @@ from zipquant.evaluation import transducer
 from zipquant.model import recognizer
 from zipquant.recognition import decoding
 from zipquant.recognition.texts import read_texts
+from zipquant.toolkit.platforms import Npu
 
 
 def transcribe_with_sherpa(recognizer: sherpa_onnx.OnlineRecognizer, wav: Path) -> list[str]:
@@ -209,7 +210,7 @@ def test_decoder_and_joiner_in_the_simulator_hear_the_same(tmp_path):
         tmp_path / "best.json",
         {"int8": tmp_path / "encoded.h5"},
         tmp_path / "rknn.tsv",
-        platform="rk3588",
+        npu=Npu("rk3588"),
         **PARTS,
     )
     texts = read_texts([tmp_path / "texts.tsv"])

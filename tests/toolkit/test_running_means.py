@@ -1,8 +1,9 @@
 """Running means among the states, found in graphs as they are exported."""
 
+import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from helpers.places import DEMO_MODEL, ROOT
 from zipquant.model import contract, counters
@@ -20,6 +21,35 @@ MEANS = [f"new_cached_avg_{stack}" for stack in range(5)]
 
 def test_demo_has_five_means():
     assert list(Graph(DEMO_MODEL).running_means()) == MEANS
+
+
+def test_sum_as_a_product_of_matrices_is_a_mean(tmp_path):
+    """rknn-toolkit2 2.2.0 writes sums and what is added to them as one product with a triangle."""
+    path = tmp_path / "mean.onnx"
+    value = helper.make_tensor_value_info
+    nodes = [
+        helper.make_node("Conv", ["x", "weight"], ["hidden"]),
+        helper.make_node("Mul", ["avg", "len"], ["before"]),
+        helper.make_node("exMatMul", ["triangle", "hidden", "before"], ["whole"], c_type="add"),
+        helper.make_node("Div", ["whole", "count"], ["new_avg"]),
+        helper.make_node("exMatMul", ["square", "hidden", "before"], ["mixed"], c_type="add"),
+        helper.make_node("Div", ["mixed", "count"], ["no_avg"]),
+    ]
+    shapes = {"x": [1, 4, 1, 3], "avg": [1, 4, 1, 3], "len": [1, 4, 1, 1], "count": [1, 4, 1, 1]}
+    inputs = [value(name, TensorProto.FLOAT, shape) for name, shape in shapes.items()]
+    outputs = [value(name, TensorProto.FLOAT, [1, 4, 1, 3]) for name in ("new_avg", "no_avg")]
+    triangle = np.triu(np.ones((4, 4), "f4")).reshape(1, 4, 1, 4)
+    weights = {
+        "weight": np.ones((4, 4, 1, 1), "f4"),
+        "triangle": triangle,
+        "square": np.ones_like(triangle),
+    }
+    constants = [numpy_helper.from_array(array, name) for name, array in weights.items()]
+    graph = helper.make_graph(nodes, "mean", inputs, outputs, constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)]), path)
+    found = Graph(path).running_means()
+    assert list(found) == ["new_avg"]
+    assert set(found["new_avg"]) == {"new_avg", "whole", "before"}
 
 
 def test_count_by_a_range_of_the_shape_hides_no_mean(tmp_path):

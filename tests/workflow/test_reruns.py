@@ -169,6 +169,12 @@ def test_other_versions_of_libraries_rerun_what_they_have_made(project, monkeypa
     assert "index" not in plan and "features" not in plan
 
 
+def test_other_toolkit_builds_again_and_traces_nothing(project):
+    configure(project, toolkit="2.2.0")
+    after = {rule: 2 * count for rule, count in AFTER_QUANTIZE.items()}
+    assert planned(project) == {"convert": 2, "verify": 1, **after, **AFTER_DECODING}
+
+
 def test_audio_in_a_folder_whose_name_is_a_pattern_is_the_audio_that_is_used(project):
     folder = project / "other/x<y>"
     folder.mkdir(parents=True)

@@ -9,6 +9,7 @@ from zipquant.model import noise
 from zipquant.model.recognizer import load
 from zipquant.recognition import decoding
 from zipquant.toolkit import platforms
+from zipquant.toolkit.platforms import Npu
 from zipquant.variants import transducer_rows
 from zipquant.variants.transducer import ROWS, SimulatedNetworks
 
@@ -23,7 +24,7 @@ def verify(
     tokens: str,
     decoder: str,
     joiner: str,
-    platform: str,
+    npu: Npu,
     joiner_steps: str | Path | None,
     outputs: Mapping[str, str | Path],
 ) -> None:
@@ -35,7 +36,7 @@ def verify(
         tokens: the tokens file.
         decoder: the decoder's ONNX file.
         joiner: the joiner's ONNX file.
-        platform: the NPU, such as `rk3588`.
+        npu: what they are built for, and with.
         joiner_steps: see `SimulatedNetworks`.
         outputs: the JSON file to write for each part: its type, how many `rows` were tried, the
             `sqnr_db` of its output, and of the joiner in which share the best token is the
@@ -47,7 +48,7 @@ def verify(
     recognizer = load(tokens, decoder, joiner)
     rows = transducer_rows.collect(encoded, recognizer, ROWS)
     exact = decoding.OnnxNetworks(recognizer.decoder, recognizer.joiner)
-    simulated = SimulatedNetworks(recognizer.decoder, recognizer.joiner, platform, joiner_steps)
+    simulated = SimulatedNetworks(recognizer.decoder, recognizer.joiner, npu, joiner_steps)
     kinds = {"decoder": platforms.FLOAT16, "joiner": "int8" if joiner_steps else platforms.FLOAT16}
     runs = {"decoder": (exact.decode, simulated.decode), "joiner": (exact.join, simulated.join)}
     for part, (expect, get) in runs.items():
@@ -94,7 +95,7 @@ def decode_shard(
     tokens: str,
     decoder: str,
     joiner: str,
-    platform: str,
+    npu: Npu,
     joiner_steps: str | Path | None = None,
 ) -> None:
     """Make text of the best variant's encoder outputs, with decoder and joiner in the simulator.
@@ -106,7 +107,7 @@ def decode_shard(
         tokens: the tokens file.
         decoder: the decoder's ONNX file.
         joiner: the joiner's ONNX file.
-        platform: the NPU, such as `rk3588`.
+        npu: what they are built for, and with.
         joiner_steps: see `SimulatedNetworks`.
 
     Raises:
@@ -114,5 +115,5 @@ def decode_shard(
     """
     best = files.read_json(best_file)["best"]
     found = load(tokens, decoder, joiner)
-    networks = SimulatedNetworks(found.decoder, found.joiner, platform, joiner_steps)
+    networks = SimulatedNetworks(found.decoder, found.joiner, npu, joiner_steps)
     decoding.decode_shard(encoded[best], output, tokens, networks)

@@ -74,7 +74,7 @@ def _call(
         error, value = receiver.recv()
     except EOFError:
         child.join()
-        error = ToolkitError(f"rknn-toolkit2 {_end(child.exitcode)}")
+        error = ToolkitError(f"rknn-toolkit2 {end_in_words(child.exitcode)}")
     child.join()
     if output:
         output.end()
@@ -146,7 +146,7 @@ def _child(
     sender.send(result)
 
 
-def _end(code: int) -> str:
+def end_in_words(code: int) -> str:
     """Return in words how a process has ended without a result."""
     if code >= 0:
         return f"ended the process with exit code {code}; its last words are in the log"

@@ -29,7 +29,6 @@ PACKAGES = {
     "librosa": "librosa",
     "numpy": "numpy",
     "onnxruntime": "onnxruntime",
-    "rknn": "rknn-toolkit2",
     "scipy": "scipy",
     "soundfile": "soundfile",
     "soxr": "soxr",

@@ -24,7 +24,7 @@ from zipquant.variants.histograms import RANGES, Histograms
 from zipquant.variants.record import Build
 from zipquant.version import VERSION
 
-PACKAGES = ("rknn-toolkit2", "onnxruntime", "kaldi-native-fbank", "numpy", "snakemake")
+PACKAGES = ("onnxruntime", "kaldi-native-fbank", "numpy", "snakemake")
 
 GROUPS = 60
 """Points of the drift along a stream; with more chunks, neighbours share one."""
@@ -235,6 +235,7 @@ def _run(
         "versions": {
             "zipquant": VERSION,
             "python": platform.python_version(),
+            "rknn-toolkit2": run.settings["toolkit"],
             **{p: version(p) for p in PACKAGES},
         },
     }

@@ -19,9 +19,7 @@ from zipquant.errors import ToolkitError
 from zipquant.jobs import isolation
 from zipquant.toolkit import rknn_file
 from zipquant.toolkit.layer_table import BORDERS, COMPILER, RKNN_FILE, Layer, Table, module_of
-
-LOG_LEVEL = "RKNN_LOG_LEVEL"
-"""Environment variable that sets how much the toolkit's C code prints."""
+from zipquant.toolkit.worker import LOG_LEVEL
 
 TABLES = "3"
 """The least level at which the compiler prints its tables."""

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from zipquant.toolkit import versions
+
 FLOAT16 = "float16"
 """The type that is not quantized; every platform has it."""
 
@@ -36,6 +38,19 @@ _INT4 = {W4A16: Quantization(("normal", GDQ), ("channel", "group32"))}
 
 
 @dataclass(frozen=True)
+class Npu:
+    """What a model is built for, and with.
+
+    Attributes:
+        platform: the toolkit's name of the NPU, such as `rk3588`.
+        toolkit: the version of the toolkit.
+    """
+
+    platform: str
+    toolkit: str = versions.DEFAULT
+
+
+@dataclass(frozen=True)
 class Scheme:
     """What the toolkit makes of a model.
 
@@ -44,12 +59,14 @@ class Scheme:
         dtype: `float16`, or a quantized type such as `w8a8`.
         algorithm: how ranges are chosen; not used for float16.
         method: what shares a scale in the weights; not used for float16.
+        toolkit: the version of the toolkit.
     """
 
     platform: str
     dtype: str
     algorithm: str = "normal"
     method: str = "channel"
+    toolkit: str = versions.DEFAULT
 
     @property
     def is_float16(self) -> bool:

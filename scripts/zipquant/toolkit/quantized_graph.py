@@ -293,6 +293,8 @@ class Graph:
             cone[name] = None
             if self._is_cumulative_sum(node):
                 sums += 1
+                # What a product of matrices adds to the sum at once, as 2.2.0 writes it.
+                todo += node.input[2:] if node.op_type == MATMUL else []
             elif node.op_type in WEIGHTLESS or self._selects(node) or not self._hears(node):
                 todo += node.input
             else:
@@ -324,11 +326,14 @@ class Graph:
     def _is_cumulative_sum(self, node: onnx.NodeProto) -> bool:
         """Whether it is the toolkit's CumSum, or that of `rewrites`.
 
-        The one is a 1x1 convolution with a triangle of ones; the other sums each channel over all
-        frames before, by equal weights and as much padding in front.
+        The one is a 1x1 convolution with a triangle of ones, or a product with one in 2.2.0; the
+        other sums each channel over all frames before, by equal weights and as much padding in
+        front.
         """
         if node.op_type == "CumSum":  # in a graph that the toolkit has not rewritten
             return True
+        if node.op_type == MATMUL:
+            return self._is_triangle(node.input[0], transposed=True)
         if node.op_type != "Conv" or node.input[1] not in self.weights:
             return False
         shape = tuple(self.weights[node.input[1]].dims)
@@ -337,10 +342,17 @@ class Graph:
             weight = numpy_helper.to_array(self.weights[node.input[1]])
             before = list(attributes.get("pads", [])) == [0, shape[-1] - 1, 0, 0]
             return before and bool((weight == weight.flat[0]).all())
-        if len(shape) < 2 or shape[0] != shape[1] or np.prod(shape[2:]) != 1:
+        return self._is_triangle(node.input[1])
+
+    def _is_triangle(self, name: str, transposed: bool = False) -> bool:
+        """Whether a tensor is a constant with ones on and below its diagonal, zeros above it."""
+        if name not in self.weights:
             return False
-        weight = numpy_helper.to_array(self.weights[node.input[1]]).reshape(shape[:2])
-        return bool((weight == np.tril(np.ones(shape[:2]))).all())
+        weight = numpy_helper.to_array(self.weights[name]).squeeze()
+        if weight.ndim != 2 or weight.shape[0] != weight.shape[1]:
+            return False
+        expected = np.tril(np.ones(weight.shape))
+        return bool((weight == (expected.T if transposed else expected)).all())
 
 
 def _joins(node: onnx.NodeProto, reader: onnx.NodeProto) -> bool:

@@ -1,4 +1,6 @@
-"""The only module that knows rknn-toolkit2: builds .rknn files, and simulates what was built.
+"""The only module that uses rknn-toolkit2: builds .rknn files, and simulates what was built.
+
+The toolkit itself is in a process of its own; see `process`.
 
 An int8 model is built in the two steps of the toolkit's hybrid quantization. The first leaves the
 quantized graph and its parameters as files. What stays in float16 is entered there. The second step
@@ -11,11 +13,10 @@ import errno
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import chdir, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from rknn.api import RKNN
 
 from zipquant.errors import ToolkitError, UserError
 from zipquant.jobs import files
@@ -23,8 +24,8 @@ from zipquant.model import counters
 from zipquant.model.contract import Contract, Tensor
 from zipquant.model.recognizer import Part
 from zipquant.toolkit import rknn_file
-from zipquant.toolkit.compiler_log import LOG_LEVEL
-from zipquant.toolkit.platforms import Scheme
+from zipquant.toolkit.platforms import Npu, Scheme
+from zipquant.toolkit.process import Rknn, Toolkit
 from zipquant.toolkit.variant_folder import DATASET, ENCODER, TOOLKIT
 
 STEP_FILES = (".model", ".data", ".cfg")
@@ -70,23 +71,21 @@ def build(
     """
     work = work.resolve()
     (work / TOOLKIT).mkdir(parents=True, exist_ok=True)
-    if not scheme.in_two_steps:
-        rknn = _build_at_once(model, contract, dataset, scheme)
-    else:
-        rknn = _load_encoder(model, contract, scheme)
-        _step1(rknn, dataset, work / TOOLKIT, float16)
-        rknn = _step2(work / TOOLKIT)
-    _export(rknn, work / ENCODER)
-    rknn.release()
+    with Toolkit(scheme.toolkit) as toolkit:
+        if not scheme.in_two_steps:
+            rknn = _build_at_once(toolkit, model, contract, dataset, scheme)
+        else:
+            rknn = _load_encoder(toolkit, model, contract, scheme)
+            _step1(rknn, dataset, work / TOOLKIT, float16)
+            rknn = _step2(toolkit, work / TOOLKIT)
+        _export(rknn, work / ENCODER)
 
 
 class _BuiltEncoder:
     """A built encoder that the toolkit runs; one utterance at a time."""
 
-    def __init__(self, rknn: RKNN, contract: Contract):
+    def __init__(self, rknn: Rknn, contract: Contract):
         self._rknn = rknn
-        # Without it the toolkit takes 4-D states as NHWC.
-        self._layout = ["nchw"] * len(contract.inputs)
         self._states = contract.states
 
     def run(
@@ -95,10 +94,7 @@ class _BuiltEncoder:
         """Run one chunk of one utterance; see `streaming.Encoder.run`."""
         # Counters of 32 bits have become such of 64 in the build.
         wide = [s.astype(np.int64) if s.dtype == np.int32 else s for s in states]
-        outputs = self._rknn.inference(inputs=[x, *wide], data_format=self._layout)
-        if outputs is None:
-            raise _inference_failed()
-        encoder_out, *new_states = outputs
+        encoder_out, *new_states = _infer(self._rknn, [x, *wide])
         return encoder_out, [
             array.astype(state.tensor.dtype, copy=False).reshape(state.tensor.shape)
             for state, array in zip(self._states, new_states, strict=True)
@@ -119,12 +115,13 @@ class Simulator(_BuiltEncoder):
     """
 
     def __init__(self, model: Path, contract: Contract, work: Path, scheme: Scheme):
-        work = work.resolve()
+        work, toolkit = work.resolve(), Toolkit(scheme.toolkit)
         if not scheme.in_two_steps:
-            rknn = _build_at_once(model, contract, work / TOOLKIT / DATASET, scheme)
+            dataset = work / TOOLKIT / DATASET
+            rknn = _build_at_once(toolkit, model, contract, dataset, scheme)
         else:
-            rknn = _step2(work / TOOLKIT)
-        _run(rknn.init_runtime)
+            rknn = _step2(toolkit, work / TOOLKIT)
+        rknn.run("init_runtime")
         super().__init__(rknn, contract)
 
 
@@ -134,20 +131,20 @@ class Board(_BuiltEncoder):
     Args:
         path: the encoder's .rknn file.
         contract: its contract.
-        target: the board's platform, the one that the file was built for.
+        npu: what the file was built for, the board's platform, and with.
         device_id: which board, as `adb devices` names it; None where there is one.
 
     Raises:
         UserError: the board cannot be reached, or does not take the file.
     """
 
-    def __init__(self, path: Path, contract: Contract, target: str, device_id: str | None):
-        rknn = RKNN(verbose=False)
-        _run(rknn.load_rknn, str(path))
+    def __init__(self, path: Path, contract: Contract, npu: Npu, device_id: str | None):
+        rknn = Toolkit(npu.toolkit).new()
+        rknn.run("load_rknn", str(path))
         try:
-            _run(rknn.init_runtime, target=target, device_id=device_id)
+            rknn.run("init_runtime", target=npu.platform, device_id=device_id)
         except UserError as error:
-            name = f"no {target} board" + (f" '{device_id}'" if device_id else "")
+            name = f"no {npu.platform} board" + (f" '{device_id}'" if device_id else "")
             raise UserError(
                 f"{name} can be used: connect it by USB or by 'adb connect', see that 'adb "
                 "devices' lists it (evaluation.device_id is its name there), and that rknn_server "
@@ -158,7 +155,7 @@ class Board(_BuiltEncoder):
 
 
 def quantize_part(
-    part: Part, dataset: Path, folder: Path, platform: str, float16: Callable[[Path, Path], None]
+    part: Part, dataset: Path, folder: Path, npu: Npu, float16: Callable[[Path, Path], None]
 ) -> None:
     """Make the first step of an int8 decoder or joiner, from which `Network` makes it.
 
@@ -166,15 +163,15 @@ def quantize_part(
         part: the ONNX file and what it takes.
         dataset: dataset.txt of the rows to calibrate with.
         folder: the folder for the first step's files.
-        platform: the toolkit's name of the NPU.
+        npu: what it is built for, and with.
         float16: see `build`.
 
     Raises:
         UserError: the toolkit failed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    rknn = _load(Path(part.path), part.inputs, None, platform, part.metadata)
-    _step1(rknn, dataset, folder.resolve(), float16)
+    with Toolkit(npu.toolkit) as toolkit:
+        _step1(_load_part(toolkit, part, npu), dataset, folder.resolve(), float16)
 
 
 class Network:
@@ -182,19 +179,20 @@ class Network:
 
     Args:
         part: the ONNX file and what it takes.
-        platform: the toolkit's name of the NPU.
+        npu: what it is built for, and with.
         steps: the folder that `quantize_part` has filled; None for a float16 model.
 
     Raises:
         UserError: the toolkit refuses the model.
     """
 
-    def __init__(self, part: Part, platform: str, steps: Path | None = None):
+    def __init__(self, part: Part, npu: Npu, steps: Path | None = None):
+        toolkit = Toolkit(npu.toolkit)
         if steps:
-            self._rknn = _step2(steps.resolve())
+            self._rknn = _step2(toolkit, steps.resolve())
         else:
-            self._rknn = _load(Path(part.path), part.inputs, None, platform, part.metadata)
-            _run(self._rknn.build, do_quantization=False)
+            self._rknn = _load_part(toolkit, part, npu)
+            self._rknn.run("build", do_quantization=False)
         self._running = False
 
     def export(self, path: str | Path) -> None:
@@ -204,29 +202,27 @@ class Network:
     def run(self, *arrays: np.ndarray) -> np.ndarray:
         """Run rows (n, ...) of every input in the simulator, to float32 (n, size)."""
         if not self._running:
-            _run(self._rknn.init_runtime)
+            self._rknn.run("init_runtime")
             self._running = True
         rows = []
         for row in range(len(arrays[0])):
             given = [array[row : row + 1] for array in arrays]
-            outputs = self._rknn.inference(inputs=given, data_format=["nchw"] * len(given))
-            if outputs is None:
-                raise _inference_failed()
-            rows.append(outputs[0].reshape(1, -1))
+            rows.append(_infer(self._rknn, given)[0].reshape(1, -1))
         return np.concatenate(rows)
 
 
 def _load(
+    toolkit: Toolkit,
     model: Path,
     inputs: Sequence[Tensor],
     outputs: Sequence[str] | None,
     platform: str,
     metadata: Mapping[str, str],
     **quantization: str,
-) -> RKNN:
-    rknn = RKNN(verbose=False)
-    _run(
-        rknn.config,
+) -> Rknn:
+    rknn = toolkit.new()
+    rknn.run(
+        "config",
         target_platform=platform,
         custom_string=custom_string(metadata),
         **quantization,
@@ -235,8 +231,8 @@ def _load(
         if any(tensor.dtype == "int32" for tensor in inputs):
             narrow, model = model, Path(folder) / model.name
             counters.widen(narrow, model)
-        _run(
-            rknn.load_onnx,
+        rknn.run(
+            "load_onnx",
             str(model.resolve()),
             inputs=[tensor.name for tensor in inputs],
             # Fixes the batch axis, which the toolkit does not take as a variable.
@@ -247,13 +243,18 @@ def _load(
     return rknn
 
 
-def _load_encoder(model: Path, contract: Contract, scheme: Scheme) -> RKNN:
+def _load_part(toolkit: Toolkit, part: Part, npu: Npu) -> Rknn:
+    return _load(toolkit, Path(part.path), part.inputs, None, npu.platform, part.metadata)
+
+
+def _load_encoder(toolkit: Toolkit, model: Path, contract: Contract, scheme: Scheme) -> Rknn:
     quantization = {
         "quantized_dtype": scheme.dtype,
         "quantized_algorithm": scheme.algorithm,
         "quantized_method": scheme.method,
     }
     return _load(
+        toolkit,
         model,
         contract.inputs,
         contract.outputs,
@@ -263,46 +264,49 @@ def _load_encoder(model: Path, contract: Contract, scheme: Scheme) -> RKNN:
     )
 
 
-def _build_at_once(model: Path, contract: Contract, dataset: Path | None, scheme: Scheme) -> RKNN:
-    rknn = _load_encoder(model, contract, scheme)
+def _build_at_once(
+    toolkit: Toolkit, model: Path, contract: Contract, dataset: Path | None, scheme: Scheme
+) -> Rknn:
+    rknn = _load_encoder(toolkit, model, contract, scheme)
     if scheme.is_float16:
-        _run(rknn.build, do_quantization=False)
+        rknn.run("build", do_quantization=False)
     else:
-        _run(rknn.build, do_quantization=True, dataset=str(dataset.resolve()))
+        rknn.run("build", do_quantization=True, dataset=str(dataset.resolve()))
     return rknn
 
 
-def _export(rknn: RKNN, path: Path) -> None:
+def _export(rknn: Rknn, path: Path) -> None:
     with files.atomic(path) as temporary, _full_disk_told(path.parent):
-        _run(rknn.export_rknn, str(temporary))
+        rknn.run("export_rknn", str(temporary))
         if not temporary.is_file() or not rknn_file.is_whole(temporary):
             raise ToolkitError(f"rknn-toolkit2 wrote to {path} what is no .rknn, or half of one")
 
 
-def _inference_failed() -> UserError:
-    return UserError("rknn-toolkit2's inference failed; its last words are in the log")
+def _infer(rknn: Rknn, inputs: list[np.ndarray]) -> list[np.ndarray]:
+    # Without a layout the toolkit takes 4-D arrays as NHWC.
+    return rknn.get("inference", inputs=inputs, data_format=["nchw"] * len(inputs))
 
 
-def _step1(rknn: RKNN, dataset: Path, folder: Path, float16: Callable[[Path, Path], None]) -> None:
+def _step1(rknn: Rknn, dataset: Path, folder: Path, float16: Callable[[Path, Path], None]) -> None:
     dataset = dataset.resolve()
     # Of an attempt that failed, such as that with another form of the graph.
     for suffix in STEP_FILES:
         for path in folder.glob(f"*{suffix}"):
             path.unlink()
     # The toolkit writes the first step's files into the current directory.
-    with chdir(folder), _full_disk_told(folder):
-        _run(rknn.hybrid_quantization_step1, dataset=str(dataset))
+    with _full_disk_told(folder):
+        rknn.run("hybrid_quantization_step1", dataset=str(dataset), folder=folder)
     rknn.release()
     float16(*(Path(_only(folder, suffix)) for suffix in (".model", ".cfg")))
 
 
-def _step2(folder: Path) -> RKNN:
+def _step2(toolkit: Toolkit, folder: Path) -> Rknn:
     # The toolkit names them after the ONNX file.
     parts = {suffix: _only(folder, suffix) for suffix in STEP_FILES}
     # No config() here: the toolkit takes the first step's and refuses another one.
-    rknn = RKNN(verbose=False)
-    _run(
-        rknn.hybrid_quantization_step2,
+    rknn = toolkit.new()
+    rknn.run(
+        "hybrid_quantization_step2",
         model_input=parts[".model"],
         data_input=parts[".data"],
         model_quantization_cfg=parts[".cfg"],
@@ -329,18 +333,3 @@ def _full_disk_told(folder: Path) -> Iterator[None]:
         if files.is_disk_full(folder):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder)) from None
         raise
-
-
-def _run(step: Callable[..., int], *arguments, **options) -> None:
-    """Run one step of the toolkit, which reports failures by codes or exceptions."""
-    if LOG_LEVEL in os.environ:
-        # An earlier step has taken it from the C library's environment, where the compiler looks.
-        os.environ[LOG_LEVEL] = os.environ[LOG_LEVEL]
-    try:
-        code = step(*arguments, **options)
-    except Exception as error:
-        # The text is the toolkit's own traceback, with the cause in its last line.
-        cause = str(error).strip().splitlines()[-1:] or [type(error).__name__]
-        raise ToolkitError(f"rknn-toolkit2's {step.__name__} failed: {cause[0].strip()}") from None
-    if code != 0:
-        raise ToolkitError(f"rknn-toolkit2's {step.__name__} failed; its last words are in the log")

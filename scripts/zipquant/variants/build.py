@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +27,7 @@ from zipquant.toolkit import (
     rknn_toolkit,
     sherpa_onnx,
 )
-from zipquant.toolkit.platforms import Scheme
+from zipquant.toolkit.platforms import Npu, Scheme
 from zipquant.toolkit.variant_folder import DATASET, ENCODER, LAYERS, TOOLKIT
 from zipquant.variants import board_time, float16_search, preparation
 from zipquant.variants.histograms import RANGES, Histograms
@@ -116,7 +115,7 @@ class Settings:
         return self.dtype != platforms.FLOAT16
 
 
-def attempt(work: str | Path, platform: str, source: Source, settings: Settings) -> str:
+def attempt(work: str | Path, npu: Npu, source: Source, settings: Settings) -> str:
     """Build a variant as `build_variant` does; where the toolkit fails at it, record that instead.
 
     So one variant's failure does not stop the others. build.json then has a `failure`, one line,
@@ -125,7 +124,7 @@ def attempt(work: str | Path, platform: str, source: Source, settings: Settings)
 
     Args:
         work: the variant's folder, called as the variant.
-        platform: see `build_variant`.
+        npu: see `build_variant`.
         source: see there.
         settings: see there.
 
@@ -138,7 +137,7 @@ def attempt(work: str | Path, platform: str, source: Source, settings: Settings)
     """
     work = Path(work)
     try:
-        build_variant(work, platform, source, settings)
+        build_variant(work, npu, source, settings)
     except ToolkitError as error:
         # The line that is repeated at the end of the run.
         print(f"error: variant {work.name} could not be built: {error}", file=sys.stderr)
@@ -146,12 +145,12 @@ def attempt(work: str | Path, platform: str, source: Source, settings: Settings)
         shutil.rmtree(work / TOOLKIT, ignore_errors=True)
         layer_table.empty().write(work / LAYERS)
         (work / TOOLKIT).mkdir(parents=True)
-        Build(platform, settings.dtype, failure=str(error)).save(work)
+        Build(npu.platform, settings.dtype, failure=str(error)).save(work)
         return f"variant {work.name} could not be built in an earlier run"
     return ""
 
 
-def build_variant(work: str | Path, platform: str, source: Source, settings: Settings) -> Build:
+def build_variant(work: str | Path, npu: Npu, source: Source, settings: Settings) -> Build:
     """Build one variant of the encoder: `work`/encoder.rknn, build.json and layers.tsv beside it.
 
     The toolkit runs in a process of its own, which it may abort. The folder `work`/toolkit holds
@@ -159,7 +158,7 @@ def build_variant(work: str | Path, platform: str, source: Source, settings: Set
 
     Args:
         work: the variant's folder.
-        platform: the NPU, such as `rk3588`.
+        npu: what it is built for, and with.
         source: what it is built from.
         settings: how it is quantized.
 
@@ -184,7 +183,9 @@ def build_variant(work: str | Path, platform: str, source: Source, settings: Set
         compiler_log.overhear,
         _build,
         work=work,
-        scheme=Scheme(platform, settings.dtype, settings.algorithm, settings.method),
+        scheme=Scheme(
+            npu.platform, settings.dtype, settings.algorithm, settings.method, npu.toolkit
+        ),
         contract=contract,
         settings=settings,
     )
@@ -240,6 +241,7 @@ class _Float16Layers:
             return
         graph = quantized_graph.Graph(graph_file)
         self.means = graph.running_means()
+        self._check_means()
         self.cumulative_sums = graph.cumulative_sums
         names = [tensor.name for tensor in self._contract.inputs]
         self.ranges = quantized_graph.input_ranges(config_file, names)
@@ -256,6 +258,21 @@ class _Float16Layers:
             self.search = found
         self.int8_macs_share = graph.int8_macs_share(kept)
         quantized_graph.set_float16(config_file, kept)
+
+    def _check_means(self) -> None:
+        """Refuse a graph in which a running mean of the model is not seen, and would become int8.
+
+        How a version of the toolkit writes one cannot be known before: 2.2.0 has other operators.
+        """
+        if self._settings.running_mean != "float16":
+            return
+        known = quantized_graph.Graph(self._source.model).running_means()
+        if missing := sorted(known.keys() - self.means):
+            raise ToolkitError(
+                f"{', '.join(missing)}: running means that cannot be found in the graph of this "
+                "version of rknn-toolkit2, so they would be int8; set toolkit to another version, "
+                "or running_mean of this variant to int8"
+            )
 
     def _request(self, targets: Mapping[str, Any]) -> float16_search.Request:
         files_of_text = self._source.recognizer
@@ -300,7 +317,7 @@ def _build(
         mixed_precision=layers.search,
         int8_macs_share=layers.int8_macs_share,
         stream_limit=limit,
-        rknn_toolkit2=version("rknn-toolkit2"),
+        rknn_toolkit2=scheme.toolkit,
         model_sha256=contract.sha256,
         rknn_sha256=files.sha256(work / ENCODER),
         bytes=(work / ENCODER).stat().st_size,

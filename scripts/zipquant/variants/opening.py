@@ -5,6 +5,7 @@ from pathlib import Path
 
 from zipquant.model.contract import Contract
 from zipquant.toolkit import platforms
+from zipquant.toolkit.platforms import Npu
 from zipquant.toolkit.quantized_graph import Graph, float16_tensors, read_scales
 from zipquant.toolkit.rknn_toolkit import Board, Simulator
 from zipquant.toolkit.variant_folder import ENCODER, TOOLKIT
@@ -47,7 +48,8 @@ def open_encoder(
     build, folder, place = Build.load(folder), Path(folder), place or Place()
     build.check(folder)
     if place.target:
-        return Board(folder / ENCODER, contract, place.target, place.device_id)
+        npu = Npu(place.target, build.scheme().toolkit)
+        return Board(folder / ENCODER, contract, npu, place.device_id)
     model = Path(prepared)
     if build.graph == NATIVE_GRAPH:
         model = model.with_name(preparation.NATIVE)

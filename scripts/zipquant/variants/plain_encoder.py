@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from zipquant.jobs import files
+from zipquant.toolkit.platforms import Npu
 from zipquant.toolkit.variant_folder import ENCODER, LAYERS, TOOLKIT
 from zipquant.variants.build import Settings, Source, attempt
 from zipquant.variants.record import NATIVE_GRAPH, Build
@@ -35,7 +36,7 @@ def build(
     built = Build.load(records[best])
     if built.graph == NATIVE_GRAPH:
         plain = replace(Settings(**settings[best]), npu_native=False)
-        attempt(work, built.platform, source, plain)
+        attempt(work, Npu(built.platform, built.rknn_toolkit2), source, plain)
         return
     shutil.rmtree(work / TOOLKIT, ignore_errors=True)
     (work / TOOLKIT).mkdir(parents=True)

@@ -96,7 +96,11 @@ class Build:
 
     def scheme(self) -> Scheme:
         """Return what the toolkit was asked for."""
-        given = {"algorithm": self.algorithm, "method": self.method}
+        given = {
+            "algorithm": self.algorithm,
+            "method": self.method,
+            "toolkit": self.rknn_toolkit2,
+        }
         known = {name: value for name, value in given.items() if value is not None}
         return Scheme(self.platform, self.dtype, **known)
 

@@ -8,6 +8,7 @@ import numpy as np
 from zipquant.jobs import files
 from zipquant.model.recognizer import Part, load
 from zipquant.toolkit import compiler_log, quantized_graph
+from zipquant.toolkit.platforms import Npu
 from zipquant.toolkit.rknn_toolkit import Network, quantize_part
 from zipquant.toolkit.variant_folder import DATASET
 from zipquant.variants import transducer_rows
@@ -22,7 +23,7 @@ class SimulatedNetworks:
     Args:
         decoder: the decoder.
         joiner: the joiner.
-        platform: the NPU, such as `rk3588`.
+        npu: what they are built for, and with.
         joiner_steps: the folder of `convert` for an int8 joiner; None for a float16 one.
 
     Raises:
@@ -30,11 +31,11 @@ class SimulatedNetworks:
     """
 
     def __init__(
-        self, decoder: Part, joiner: Part, platform: str, joiner_steps: str | Path | None = None
+        self, decoder: Part, joiner: Part, npu: Npu, joiner_steps: str | Path | None = None
     ):
         self.context = decoder.inputs[0].shape[1]
-        self._decoder = Network(decoder, platform)
-        self._joiner = Network(joiner, platform, Path(joiner_steps) if joiner_steps else None)
+        self._decoder = Network(decoder, npu)
+        self._joiner = Network(joiner, npu, Path(joiner_steps) if joiner_steps else None)
 
     def decode(self, contexts: np.ndarray) -> np.ndarray:
         """See `search.Networks.decode`."""
@@ -48,7 +49,7 @@ class SimulatedNetworks:
 def convert(
     part: str,
     recognizer_files: Mapping[str, str],
-    platform: str,
+    npu: Npu,
     encoded: Sequence[str | Path],
     steps: str | Path,
     output: str,
@@ -59,7 +60,7 @@ def convert(
     Args:
         part: `decoder` or `joiner`.
         recognizer_files: the `tokens`, and the ONNX files `decoder` and `joiner`.
-        platform: the NPU, such as `rk3588`.
+        npu: what it is built for, and with.
         encoded: frame files of encoder outputs, to calibrate an int8 joiner with; none of them for
             a float16 model.
         steps: a folder for what the simulator needs of an int8 joiner; empty for a float16 model.
@@ -76,16 +77,14 @@ def convert(
         rows = transducer_rows.collect(encoded, recognizer, ROWS)[part]
         _write_rows(rows, steps)
     made_of = steps if encoded else None
-    _, log = compiler_log.overhear(
-        _build, part=given, platform=platform, steps=made_of, output=output
-    )
+    _, log = compiler_log.overhear(_build, part=given, npu=npu, steps=made_of, output=output)
     log.table(output).write(layers)
 
 
-def _build(part: Part, platform: str, steps: Path | None, output: str) -> None:
+def _build(part: Part, npu: Npu, steps: Path | None, output: str) -> None:
     if steps:
-        quantize_part(part, steps / DATASET, steps, platform, _keep_borders)
-    Network(part, platform, steps).export(output)
+        quantize_part(part, steps / DATASET, steps, npu, _keep_borders)
+    Network(part, npu, steps).export(output)
 
 
 def _keep_borders(graph_file: Path, config_file: Path) -> None:
