@@ -279,7 +279,10 @@ def test_float_model_that_fails_is_warned_of():
 def search(**changes) -> dict:
     """Return what a search for float16 layers has found, see `float16_search.search`."""
     steps = [
-        {"time_added": added, "sqnr_db": db, "predicted_sqnr_db": db - 0.5, "wer_loss": loss}
+        {
+            **{"time_added": added, "sqnr_db": db, "predicted_sqnr_db": db - 0.5},
+            **{"wer_loss": loss, "int8_macs_share": 0.9},
+        }
         for added, db, loss in ((0.0, 26.0, 3.0), (-0.005, 31.0, 0.4), (0.048, 34.0, 0.0))
     ]
     target = {"target_sqnr": 30, "target_wer_loss": 0.5, "most_time_added": 0.05}
@@ -293,6 +296,9 @@ def test_search_that_misses_its_target_or_could_not_be_done_is_warned_of():
         return words.warnings(report_of({"int8": entry}, {"int8": judgement()}))
 
     assert warned(search()) == []
+    steps = search()["steps"]
+    (float16,) = warned(search(steps=[steps[0], steps[1] | {"int8_macs_share": 0.0}]))
+    assert float16.startswith("int8 has become float16 throughout")
     (missed,) = warned(search(met=False))
     assert "an SQNR of at least 30 dB and at most 0.5 % of words lost" in missed
     assert "at most 5 % longer than plain int8" in missed

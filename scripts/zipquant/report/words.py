@@ -30,6 +30,9 @@ DRIFT_DB = 1.0
 CLIPPED = 1e-3
 """Share of an input's values outside of the calibrated range that is warned of."""
 
+NO_INT8 = 0.01
+"""A variant with less than this share of its work in int8 is one of float16."""
+
 MUCH_CLIPPED = 1e-2
 """Share from which it is a likely cause of a variant that is unfit."""
 
@@ -572,7 +575,8 @@ def _about_search(name: str, search: Mapping[str, Any] | None) -> list[Phrase]:
     if reason := search.get("unavailable"):
         return [say("warning.unsearched", name=name, why=reason)]
     if search["met"]:
-        return []
+        left = search["steps"][search["chosen"]]["int8_macs_share"]
+        return [say("warning.all-float16", name=name)] if left < NO_INT8 else []
     most = 100 * search["most_time_added"]
     return [say("warning.missed", name=name, target=target(search), most=most)]
 
