@@ -49,6 +49,9 @@ class OneLineAJob(logging.Filter):
         self.rest = time_left.TimeLeft({}, {}, 1)
 
     def filter(self, record: logging.LogRecord) -> bool:
+        # Not known before the first job is looked for.
+        if workflow.dryrun:
+            return True
         event = getattr(record, "event", None)
         if event == LogEvent.RUN_INFO:
             return self.first(record)
@@ -195,5 +198,5 @@ def errors_in(log: Path) -> bool:
 
 
 console = OneLineAJob()
-if workflow.is_main_process and not workflow.dryrun:
+if workflow.is_main_process:
     logger.addFilter(console)
