@@ -146,6 +146,41 @@ def test_float16_is_widened_exactly(tmp_path):
     restored.check("encoder", source, record)
 
 
+def part_rows(part, count=20):
+    """Inputs of the demo's decoder or joiner."""
+    random = np.random.default_rng(0)
+    if part == "decoder":
+        return [{"y": random.integers(1, 11, (1, 2))} for _ in range(count)]
+    names = ("encoder_out", "decoder_out")
+    return [{n: random.normal(size=(1, 128)).astype("f4") for n in names} for _ in range(count)]
+
+
+class PartRows(quantizer.CalibrationDataReader):
+    def __init__(self, part):
+        self._left = iter(part_rows(part))
+
+    def get_next(self):
+        return next(self._left, None)
+
+
+@pytest.mark.parametrize("part", ["joiner", "decoder"])
+def test_models_quantized_in_all_their_operators_are_turned_back(tmp_path, part):
+    target = tmp_path / "all.onnx"
+    quantizer.quantize_static(
+        DEMO_MODEL.with_name(f"{part}.onnx"),
+        target,
+        PartRows(part),
+        quant_format=quantizer.QuantFormat.QOperator,
+    )
+    found = look(target).precision
+    assert "QGemm" in found.evidence and not found.foreign
+    precision.restore_file(target, tmp_path / "wide.onnx")
+    onnx.checker.check_model(tmp_path / "wide.onnx", full_check=True)
+    record = restored.compare(target, tmp_path / "wide.onnx", part_rows(part))
+    assert record["rounded_sqnr_db"] > 60
+    restored.check(part, target, record)
+
+
 @pytest.mark.parametrize("part", ["joiner", "decoder"])
 @pytest.mark.parametrize("keep_io_types", [True, False])
 def test_what_onnxruntimes_converter_makes_float16_is_widened(tmp_path, part, keep_io_types):
@@ -155,13 +190,7 @@ def test_what_onnxruntimes_converter_makes_float16_is_widened(tmp_path, part, ke
     onnx.save(model, tmp_path / "half.onnx")
     precision.restore_file(tmp_path / "half.onnx", tmp_path / "wide.onnx")
     onnx.checker.check_model(tmp_path / "wide.onnx", full_check=True)
-    random = np.random.default_rng(0)
-    if part == "decoder":
-        rows_ = [{"y": random.integers(1, 11, (1, 2))} for _ in range(20)]
-    else:
-        names = ("encoder_out", "decoder_out")
-        rows_ = [{n: random.normal(size=(1, 128)).astype("f4") for n in names} for _ in range(20)]
-    record = restored.compare(tmp_path / "half.onnx", tmp_path / "wide.onnx", rows_)
+    record = restored.compare(tmp_path / "half.onnx", tmp_path / "wide.onnx", part_rows(part))
     assert (record["precision"], "not_compared" in record) == ("float16", False)
     assert record["sqnr_db"] > 45
 

@@ -5,7 +5,7 @@ what is computed with them is float32. Weights of 16 bits are widened, which is 
 """
 
 import re
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +33,9 @@ LARGEST = (1 << 31) - (1 << 20)
 _STEPS = ("DynamicQuantizeLinear", "QuantizeLinear", "DequantizeLinear", "MatMulInteger")
 _STEPS += ("ConvInteger", "QLinearMatMul", "QLinearConv")
 _STEPS += ("DynamicQuantizeMatMul", "MatMulIntegerToFloat")
+_STEPS += ("QGemm", "QLinearAdd", "QLinearMul", "QLinearSigmoid", "QLinearSoftmax", "QLinearConcat")
 _MOVES = ("Gather", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Identity", "Flatten")
+_MOVES += ("Split",)
 """Operators that move values and leave them as they are."""
 
 _MARKS = re.compile(
@@ -282,6 +284,10 @@ class _Restorer:
             "QLinearConv": self._quantized_product,
             "DynamicQuantizeMatMul": self._fused_product,
             "MatMulIntegerToFloat": self._fused_product,
+            "QGemm": self._quantized_gemm,
+            **dict.fromkeys(("QLinearAdd", "QLinearMul"), self._quantized_step),
+            **dict.fromkeys(("QLinearSigmoid", "QLinearSoftmax"), self._quantized_step),
+            "QLinearConcat": self._quantized_step,
             "DequantizeLinear": self._dequantize,
         }
 
@@ -332,10 +338,12 @@ class _Restorer:
         elif source and source.op_type in _MOVES:
             first = self._float(source.input[0], scale, zero, axis)
             moved = onnx.NodeProto.FromString(source.SerializeToString())
-            moved.input[0], moved.output[0] = first, f"{name}_float"
-            moved.name = moved.output[0]
+            moved.input[0], moved.name = first, f"{name}_float"
+            moved.output[:] = [f"{output}_float" for output in source.output]
             self._nodes.append(moved)
-            found = moved.output[0]
+            # Split has several outputs, of one scale.
+            self._floats |= {f"{output}|{scale}": f"{output}_float" for output in source.output}
+            found = f"{name}_float"
         elif self._rounding or source is None:
             inputs = [name, scale, *([zero] if zero else [])]
             found = self._add("DequantizeLinear", inputs, f"{name}_rounded")
@@ -410,12 +418,49 @@ class _Restorer:
         if len(node.input) > 8 and node.input[8]:
             bias = self._array(node.input[8]) * self._array(a[1]) * factors
             operands.append(self._weight(f"{node.input[8]}_float", bias.reshape(-1)))
-        made = helper.make_node(operation, operands, [f"{node.output[0]}_float"])
-        made.attribute.extend(node.attribute)
+        self._in_float(node, operation, operands, node.input[6:8])
+
+    def _quantized_step(self, node: onnx.NodeProto) -> None:
+        """Turn onnxruntime's own operators on quantized values into float."""
+        operation, given = node.op_type.removeprefix("QLinear"), list(node.input)
+        if operation == "Concat":
+            scale, quantized = given[:2], given[2:]
+        else:
+            count = 6 if operation in ("Add", "Mul") else 3
+            quantized, scale = given[:count], given[count:]
+        groups = [quantized[start : start + 3] for start in range(0, len(quantized), 3)]
+        self._in_float(node, operation, [self._float(*group) for group in groups], scale)
+
+    def _quantized_gemm(self, node: onnx.NodeProto) -> None:
+        """Turn QGemm, whose output is quantized only if it has a scale, into Gemm."""
+        given = [*node.input, "", "", ""][:9]
+        a, b, bias, scale = given[:3], given[3:6], given[6], [name for name in given[7:] if name]
+        turned = next((entry.i for entry in node.attribute if entry.name == "transB"), 0)
+        factors = self._array(b[1])
+        many = factors is not None and factors.size > 1
+        operands = [self._float(*a), self._float(*b, 0 if turned and many else None)]
+        if bias:
+            values = self._array(bias) * self._array(a[1]) * factors
+            operands.append(self._weight(f"{bias}_float", values))
+        self._in_float(node, "Gemm", operands, scale)
+
+    def _in_float(
+        self, node: onnx.NodeProto, operation: str, operands: list[str], scale: Sequence[str]
+    ) -> None:
+        """Put an operator on floats in place of a quantized one.
+
+        Args:
+            node: the quantized one.
+            operation: the operator.
+            operands: its inputs.
+            scale: scale and zero point of the output; empty where that is float anyway.
+        """
+        output = f"{node.output[0]}_float" if scale else node.output[0]
+        made = helper.make_node(operation, operands, [output])
+        made.attribute.extend(entry for entry in node.attribute if entry.name != "opset")
         self._nodes.append(made)
-        if self._rounding:
-            inputs = [made.output[0], node.input[6], node.input[7]]
-            self._add("QuantizeLinear", inputs, node.output[0])
+        if self._rounding and scale:
+            self._add("QuantizeLinear", [output, *scale], node.output[0])
 
     def _fused_product(self, node: onnx.NodeProto) -> None:
         """Turn onnxruntime's own operators into MatMul and Add."""
