@@ -157,7 +157,7 @@ def test_real_export_is_searched_and_simulated_as_emulated(tmp_path, kind):
     kept = [step["float16_tensors"] for step in found["steps"]]
     assert kept[found["chosen"]] > kept[0]
     decibels, _ = difference(tmp_path, model, shape, record)
-    assert abs(decibels) < 0.1
+    assert abs(decibels) < 0.5
 
 
 def node(kind: str, output: str, *inputs: str, **attributes) -> onnx.NodeProto:
