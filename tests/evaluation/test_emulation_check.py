@@ -73,6 +73,8 @@ def test_no_noise_agrees_with_no_noise_alone():
     assert emulation_check.holds(None, None, 100)
     assert not emulation_check.holds(30.0, None, 100)
     assert not emulation_check.holds(None, 30.0, 100)
+    # Float16 throughout.
+    assert emulation_check.holds(58.3, 57.7, 100) and not emulation_check.holds(58.3, 49.7, 100)
 
 
 def test_half_a_decibel_is_allowed_and_more_over_a_few_chunks():

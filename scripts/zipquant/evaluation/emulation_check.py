@@ -35,6 +35,10 @@ FEW = 30
 """Fewer chunks may differ by more, by the root of their number: one that tips early in an utterance
 changes the rest of it, which has made 0.7 dB over its 10 chunks."""
 
+FINE = 50.0
+"""Above this, in dB, there is no int8 left that could be emulated wrongly: the order of sums in
+float16 makes the noise. 57.7 and 58.3 dB were measured of one encoder."""
+
 LANES = 8
 
 
@@ -145,9 +149,14 @@ def _agreement(
 
 
 def holds(simulated: float | None, emulated: float | None, chunks: int) -> bool:
-    """Whether two signal to noise ratios in dB are the same but for chance; None is no noise."""
+    """Whether two signal to noise ratios in dB are the same but for chance; None is no noise.
+
+    Where both are above `FINE`, they count as the same.
+    """
     if simulated is None or emulated is None:
         return simulated == emulated
+    if min(simulated, emulated) > FINE:
+        return True
     return abs(emulated - simulated) <= tolerance(chunks)
 
 
