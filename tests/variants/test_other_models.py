@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from helpers import lstm
 from helpers.audio import make_audio
 from helpers.builds import build, calibrate, errors
 from helpers.models import tiny_ctc, zipformer2_like_encoder
@@ -41,6 +42,17 @@ def test_int8_build_has_float16_borders_and_simulates_like_the_original(tmp_path
     # without its constant part, which is most of it with random weights.
     levels = figures.drop("new_processed_lens")["sqnr_db"]
     assert levels.drop(shape.encoder_out).min() > 25 and levels[shape.encoder_out] > 14
+
+
+def test_an_lstm_is_built_in_int8_and_simulates_like_the_original(tmp_path):
+    model = Path(lstm.write(tmp_path / "lstm")["encoder"])
+    shape = calibrate(tmp_path, model)
+    record = build(tmp_path, model)
+    assert set(record["inputs"]) == {"x", "state0", "state1"}
+    assert set((record["inputs"] | record["outputs"]).values()) == {"float16"}
+    assert record["refusals"] == []
+    assert "model_type=lstm" in record["custom_string"].split(";")
+    assert errors(tmp_path, model, shape, record)["sqnr_db"].min() > 15
 
 
 def test_widened_counter_changes_nothing_else(tmp_path):
