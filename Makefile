@@ -74,14 +74,15 @@ faults: $(VENV)/installed
 clean:
 	rm -rf $(VENV) results .snakemake
 
-# PyTorch comes first and with its own dependencies, which differ between its builds. What it finds
-# at its index or elsewhere is the pinned version; the index may be out of reach.
+# PyTorch comes first, from its own index, which may be out of reach. Where pip has found another
+# build than that for the CPU, which needs more than the list has, the last step installs that.
 $(VENV)/installed: $(HERE)envs/requirements.txt | python
 	@test ! -L $(VENV) || { echo "error: .venv is a link to another environment, which would be emptied: remove the link" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	@echo "installing PyTorch and 90 other packages, about 450 MB to download; once"
-	$(PIP) install --extra-index-url $(PYTORCH_INDEX) --retries 2 --constraint $< torch
+	$(PIP) install --extra-index-url $(PYTORCH_INDEX) --retries 2 --no-deps --constraint $< torch
 	$(PIP) install --no-deps --requirement $<
+	$(BIN)/python -c 'import torch' 2>/dev/null || $(PIP) install --constraint $< torch
 	touch $@
 
 $(VENV)/tests: $(HERE)envs/requirements-tests.txt $(VENV)/installed
