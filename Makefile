@@ -20,8 +20,6 @@ CORES ?= $(shell nproc)
 HERE := $(dir $(lastword $(MAKEFILE_LIST)))
 VENV := $(HERE).venv
 BIN := $(VENV)/bin
-# Where CPU builds of PyTorch are; what pip finds elsewhere may be a CUDA build of gigabytes.
-PYTORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 PIP = $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: demo model python toolkit test test-slow lint docs bench coefficients faults clean
@@ -74,15 +72,17 @@ faults: $(VENV)/installed
 clean:
 	rm -rf $(VENV) results .snakemake
 
-# PyTorch comes first, from its own index, which may be out of reach. Where pip has found another
-# build than that for the CPU, which needs more than the list has, the last step installs that.
+# PyTorch comes first and with its own dependencies, which differ between its builds. uv knows where the
+# CPU builds are, which may be out of reach; what pip finds may be a CUDA build of gigabytes.
 $(VENV)/installed: $(HERE)envs/requirements.txt | python
 	@test ! -L $(VENV) || { echo "error: .venv is a link to another environment, which would be emptied: remove the link" >&2; exit 1; }
 	$(PYTHON) -m venv --clear $(VENV)
 	@echo "installing PyTorch and 90 other packages, about 450 MB to download; once"
-	$(PIP) install --extra-index-url $(PYTORCH_INDEX) --retries 2 --no-deps --constraint $< torch
+	$(PIP) install --quiet --constraint $< uv
+	$(BIN)/uv pip install --python $(BIN)/python --torch-backend cpu --constraint $< torch || \
+	    { echo "uv cannot reach PyTorch's CPU builds: installing the build that pip finds"; \
+	    $(PIP) install --constraint $< torch; }
 	$(PIP) install --no-deps --requirement $<
-	$(BIN)/python -c 'import torch' 2>/dev/null || $(PIP) install --constraint $< torch
 	touch $@
 
 $(VENV)/tests: $(HERE)envs/requirements-tests.txt $(VENV)/installed

@@ -1,3 +1,3 @@
 """The version of Zipquant; the report and the bundle name it."""
 
-VERSION = "0.2.0"
+VERSION = "0.3.0"
