@@ -114,3 +114,18 @@ def test_a_file_that_onnxruntime_saved_is_refused_with_its_operators(tmp_path):
     onnxruntime.InferenceSession(str(DEMO_MODEL), options)
     with pytest.raises(UserError, match=r"not ONNX's own.*com\.microsoft.*before onnxruntime or"):
         contract.inspect(tmp_path / "encoder.onnx")
+
+
+def test_damaged_archive_is_named_as_one(tmp_path):
+    path = tmp_path / "encoder.onnx"
+    path.write_bytes(b"PK\x03\x04" + bytes(100))
+    with pytest.raises(UserError, match="an archive that is damaged or not complete"):
+        contract.load_onnx(path, "model.encoder")
+
+
+def test_names_that_are_not_utf8_are_refused(tmp_path):
+    path = tmp_path / "encoder.onnx"
+    content = DEMO_MODEL.read_bytes()
+    path.write_bytes(content.replace(b"MatMul", b"Mat\xfful", 1))
+    with pytest.raises(UserError, match="is damaged, with names that are not UTF-8"):
+        contract.load_onnx(path, "model.encoder")

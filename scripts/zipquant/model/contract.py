@@ -252,6 +252,10 @@ def load_onnx(path: str | Path, setting: str, restore: bool = False) -> onnx.Mod
         ) from None
     if not model.graph.node:
         raise UserError(f"{path} is not an ONNX model (it holds no graph): set {setting}")
+    if not all(isinstance(n, str) for n in precision.names(model)):
+        raise UserError(
+            f"{path} is damaged, with names that are not UTF-8: copy or download it again"
+        )
     opset = max((e.version for e in model.opset_import if e.domain in ("", "ai.onnx")), default=0)
     if opset > OPSET:
         raise UserError(

@@ -49,8 +49,11 @@ def why_not_onnx(path: str | Path) -> str:
     if not start:
         return "an empty file: copy or download it again"
     if start[:4] == b"PK\x03\x04":
-        with zipfile.ZipFile(path) as archive:
-            inside = archive.namelist()
+        try:
+            with zipfile.ZipFile(path) as archive:
+                inside = archive.namelist()
+        except zipfile.BadZipFile:
+            return "an archive that is damaged or not complete: copy or download it again"
         return PYTORCH if any(n.endswith("data.pkl") for n in inside) else _ARCHIVE
     if start[257:262] == b"ustar":
         return _ARCHIVE

@@ -192,6 +192,14 @@ def _node_lists(model: onnx.ModelProto | onnx.GraphProto) -> Iterator[Iterable[o
         yield from (function.node for function in model.functions)
 
 
+def names(model: onnx.ModelProto) -> Iterator[str | bytes]:
+    """Yield the names of operators and tensors; those that are no UTF-8 protobuf gives as bytes."""
+    for node in all_nodes(model):
+        yield from (node.op_type, node.domain, node.name, *node.input, *node.output)
+    yield from (tensor.name for tensor in all_weights(model))
+    yield from (value.name for value in (*model.graph.input, *model.graph.output))
+
+
 def _is_quantized(node: onnx.NodeProto) -> bool:
     name = node.op_type
     return (
