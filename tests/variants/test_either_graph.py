@@ -10,6 +10,7 @@ from helpers.places import DEMO_MODEL
 from zipquant.errors import ToolkitError
 from zipquant.jobs import files
 from zipquant.model import contract
+from zipquant.toolkit.platforms import Npu
 from zipquant.variants import build, plain_encoder, preparation
 from zipquant.variants.build import Settings, Source
 from zipquant.variants.record import Build
@@ -77,11 +78,12 @@ def test_plain_encoder_is_built_only_where_the_best_is_another(prepared, tmp_pat
     native, plain = (tmp_path / name for name in ("native", "plain"))
     for folder in (native, plain):
         folder.mkdir()
-        Build("rk3588", "float16", graph=folder.name).save(folder)
+        Build("rk3588", "float16", graph=folder.name, rknn_toolkit2="2.2.0").save(folder)
     settings = {"a": {"dtype": "w8a8"}, "b": {"dtype": "float16", "npu_native": True}}
     for folder in (native, plain):
         records = {"a": plain / "build.json", "b": folder / "build.json"}
         work = tmp_path / "plain_encoder"
         plain_encoder.build(work, tmp_path / "best.json", records, settings, prepared)
-    assert asked == [(work, "rk3588", prepared, replace(Settings("float16"), npu_native=False))]
+    plain = replace(Settings("float16"), npu_native=False)
+    assert asked == [(work, Npu("rk3588", "2.2.0"), prepared, plain)]
     assert "no two to compare" in Build.load(work).failure

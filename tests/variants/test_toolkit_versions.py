@@ -17,13 +17,13 @@ OTHERS = [version for version in versions.VERSIONS if version != versions.DEFAUL
 def test_mean_that_a_version_has_hidden_is_refused(tmp_path):
     """The graph that the toolkit has left does not show the model's means."""
     shape, source = contract.inspect(DEMO_MODEL), Source(DEMO_MODEL, tmp_path / "model.json")
-    layers = _Float16Layers(shape, source, Settings("w8a8"))
+    layers = _Float16Layers(shape, source, Settings("w8a8"), "rk3588")
     layers.means = {name: [] for name in MEANS[1:]}
     with pytest.raises(ToolkitError, match=r"^new_cached_avg_0: running means that cannot be"):
         layers._check_means()
     layers.means = {name: [] for name in MEANS}
     layers._check_means()
-    kept_in_int8 = _Float16Layers(shape, source, Settings("w8a8", running_mean="int8"))
+    kept_in_int8 = _Float16Layers(shape, source, Settings("w8a8", running_mean="int8"), "rk3588")
     kept_in_int8._check_means()
 
 

@@ -16,6 +16,7 @@ from zipquant.model import contract, recognizer
 from zipquant.recognition.encoding import encode_shard
 from zipquant.toolkit import rknn_file
 from zipquant.toolkit.layer_table import COMPILER, Table
+from zipquant.toolkit.platforms import Npu
 from zipquant.variants import transducer, transducer_rows
 
 PARTS = {
@@ -45,7 +46,7 @@ def convert(folder, part, encoded=(), **files):
     output = str(folder / f"{part}.rknn")
     transducer.convert(
         part,
-        platform="rk3588",
+        npu=Npu("rk3588"),
         encoded=encoded,
         steps=steps,
         output=output,
@@ -60,7 +61,7 @@ def verify(folder, encoded, joiner_steps=None):
     outputs = {part: folder / f"{part}.json" for part in ("decoder", "joiner")}
     verification.verify(
         [encoded["evaluation"]],
-        platform="rk3588",
+        npu=Npu("rk3588"),
         joiner_steps=joiner_steps,
         outputs=outputs,
         **PARTS,

@@ -88,6 +88,7 @@ def test_an_encoder_alone_has_no_command_in_its_bundle():
     )
     page = environment.get_template("bundle.md.j2")
     shared = {"build": {}, "variant": "int8", "refusals": [], "choice": [], "accuracy": None}
+    shared["lite"] = "rknn-toolkit-lite2==2.3.2"
     shared["restored"] = {"joiner": {"precision": "int8"}, "encoder": {"precision": "float32"}}
     alone = page.render(shared, transducer=False, whole=False)
     assert "sherpa-onnx --provider" not in alone and "transcribe.py" not in alone
@@ -103,7 +104,7 @@ def test_a_bundle_says_which_features_its_model_takes():
     )
     page = environment.get_template("bundle.md.j2")
     shared = {"build": {}, "variant": "int8", "choice": [], "accuracy": None, "restored": {}}
-    shared |= {"transducer": True, "whole": True}
+    shared |= {"transducer": True, "whole": True, "lite": "rknn-toolkit-lite2==2.3.2"}
     whisper = page.render(shared, refusals=["it takes Whisper's features"], features="whisper")
     assert "cannot use this bundle" in whisper and "--provider=rknn" not in whisper
     assert "which `transcribe.py` computes as sherpa-onnx does" in whisper

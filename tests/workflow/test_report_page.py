@@ -328,6 +328,7 @@ def test_variant_that_failed_is_in_the_report_with_its_reason(finished, tmp_path
         run=figures.Run(
             settings={
                 **{"calibration": {"seed": 0}, "platform": "rk3588", "results": "results"},
+                **{"toolkit": "2.3.2"},
                 "evaluation": {"board_costs": None},
             },
             warnings=[],
