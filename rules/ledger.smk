@@ -20,7 +20,10 @@ def look_at_inputs() -> None:
     """Hold on to what the inputs are now, so that no job reads others."""
     for job in workflow.dag.needrun_jobs():
         LEDGER.look(job)
-    LEDGER.seen.save()
+    try:
+        LEDGER.seen.save()
+    except UserError as error:
+        stop(error)
 
 
 def products() -> list:

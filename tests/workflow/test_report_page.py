@@ -329,7 +329,7 @@ def test_variant_that_failed_is_in_the_report_with_its_reason(finished, tmp_path
             settings={
                 **{"calibration": {"seed": 0}, "platform": "rk3588", "results": "results"},
                 **{"toolkit": "2.3.2"},
-                "evaluation": {"board_costs": None},
+                "evaluation": {"board_costs": None, "board_result": None},
             },
             warnings=[],
             benchmarks=Benchmarks({}, {}),

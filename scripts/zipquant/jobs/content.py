@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from zipquant.errors import UserError
 from zipquant.jobs import files
 
 CHECKS_ITSELF = ".h5"
@@ -100,14 +101,24 @@ class Seen:
         return found
 
     def save(self) -> None:
-        """Write the file, if there is anything new or no file."""
+        """Write the file, if there is anything new or no file.
+
+        Raises:
+            UserError: the disk is full, or not to be written to.
+        """
         if self._known == self._read and self._file.exists():
             return
         entries = {
             path: [content.bytes, content.sha256, content.stamp]
             for path, content in sorted(self._known.items())
         }
-        files.write_text(self._file, json.dumps(entries, indent=0) + "\n")
+        try:
+            files.write_text(self._file, json.dumps(entries, indent=0) + "\n")
+        except OSError as error:
+            raise UserError(
+                f"cannot write to {self._file} ({error.strerror}): free some space or make the "
+                "folder writable, and run the same command again"
+            ) from None
         self._read = dict(self._known)
 
 
