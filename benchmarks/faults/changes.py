@@ -54,11 +54,12 @@ CHANGED: dict[str, tuple[dict, str]] = {
     "evaluation": ({"evaluation": {"one_step_chunks": 2, "long_stream": 3}}, "evaluate"),
     "long stream": ({"evaluation": {"one_step_chunks": 1, "long_stream": 4}}, "evaluate"),
     "joiner": ({"recognizer": {"joiner": "int8"}}, "convert"),
+    "toolkit": ({"toolkit": "2.5.0"}, "quantize"),
 }
 """Settings that change when Snakemake's notes are lost, and a rule that has to run for each."""
 
 
-VERSIONS = {"onnxruntime": "traces", "kaldi-native-fbank": "features", "rknn-toolkit2": "quantize"}
+VERSIONS = {"onnxruntime": "traces", "kaldi-native-fbank": "features"}
 """Libraries that get another version, and a rule that has to run for it."""
 
 
