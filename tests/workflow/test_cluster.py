@@ -248,7 +248,7 @@ def test_submit_command_gives_the_same_results_though_run_and_job_are_killed(
         snakemake.working()
         snakemake.process.send_signal(signal.SIGINT)
         assert snakemake.wait() != 0
-    for _ in range(200):
+    for _ in range(600):
         left = ask(cluster, "squeue", "-h", "-o", "%i %T")
         if not left:
             break
