@@ -211,3 +211,10 @@ def test_whole_results_folder_is_checked_by_a_command(tmp_path):
         done = subprocess.run([*command, option], capture_output=True, text=True, timeout=60)
         assert done.returncode == 1 and f"{paths[1]}" in done.stdout.splitlines()[0]
         assert paths[1].exists() == left
+
+
+def test_half_a_record_of_a_killed_job_is_no_record(tmp_path):
+    (tmp_path / "a.txt").write_text("a")
+    integrity.seal(tmp_path, [tmp_path / "a.txt"])
+    (tmp_path / integrity.RECORDS / ".b.txt.part.tsv").touch()
+    assert list(integrity.recorded(tmp_path)) == [tmp_path / "a.txt"]

@@ -226,6 +226,8 @@ def recorded(results: str | Path) -> Iterator[Path]:
     """Yield all files and folders of a results folder that there is a record of."""
     folder = Path(results, RECORDS)
     for record in sorted(folder.rglob("*.tsv")):
+        if files.is_temporary(record):  # of a job that is at work, or was killed
+            continue
         yield Path(results, record.relative_to(folder).with_suffix(""))
 
 
