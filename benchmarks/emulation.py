@@ -26,7 +26,8 @@ from pathlib import Path
 
 import numpy as np
 import yaml
-from record import RESULTS, record
+from encoders import DEMO, EXPORTS, ROOT
+from record import record
 
 from zipquant.audio.frame_store import FrameReader
 from zipquant.jobs import isolation
@@ -34,14 +35,7 @@ from zipquant.model.contract import Contract
 from zipquant.model.streaming import Encoder, stream_batches
 from zipquant.variants.opening import open_emulation, open_encoder
 
-ROOT = RESULTS.parent.parent
-EXPORTS = ROOT.parent / "shared/icefall"
-ENCODERS = {
-    "demo": ROOT / "models/demo/encoder.onnx",
-    "zipformer": EXPORTS / "zipformer/encoder-epoch-99-avg-1.onnx",
-    "zipformer2": EXPORTS / "zipformer2/encoder-epoch-99-avg-1-chunk-16-left-64.onnx",
-    "zipformer2_ctc": EXPORTS / "zipformer2-ctc/ctc-epoch-99-avg-1-chunk-16-left-64.onnx",
-}
+ENCODERS = {"demo": DEMO, **EXPORTS}
 VARIANTS = {"plain": {"dtype": "w8a8", "mixed_precision": None}, "int8": {}, "fp16": None}
 """`int8` is the configuration's own, which searches."""
 

@@ -19,7 +19,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from record import RESULTS, record
+from encoders import DEMO, EXPORTS, ROOT
+from record import record
 
 from zipquant.evaluation import measures
 from zipquant.model import contract as contracts
@@ -29,12 +30,9 @@ from zipquant.toolkit.variant_folder import LAYERS
 from zipquant.variants import preparation
 from zipquant.variants.build import Settings, Source, build_variant
 
-ROOT = RESULTS.parent.parent
-EXPORTS = ROOT.parent / "shared/icefall"
 ENCODERS = {
-    "demo": ROOT / "models/demo/encoder.onnx",
-    "zipformer": EXPORTS / "zipformer/encoder-epoch-99-avg-1.onnx",
-    "zipformer2": EXPORTS / "zipformer2/encoder-epoch-99-avg-1-chunk-16-left-64.onnx",
+    "demo": DEMO,
+    **{name: EXPORTS[name] for name in ("zipformer", "zipformer2")},
     "20m": None,  # is exported when it is needed
 }
 PLATFORM = "rk3588"

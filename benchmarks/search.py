@@ -17,6 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from encoders import EXPORTS, ROOT
 from planning import SETTINGS, shard
 from record import record
 
@@ -26,14 +27,9 @@ from zipquant.toolkit import quantized_graph, rknn_toolkit
 from zipquant.toolkit.platforms import Scheme
 from zipquant.variants import float16_search
 
-ROOT = Path(__file__).resolve().parent.parent
-EXPORTS = ROOT.parent / "shared/icefall"
-ENCODERS = {
-    "20m": None,  # is exported when it is needed
-    "zipformer": EXPORTS / "zipformer/encoder-epoch-99-avg-1.onnx",
-    "zipformer2": EXPORTS / "zipformer2/encoder-epoch-99-avg-1-chunk-16-left-64.onnx",
-    "zipformer2_ctc": EXPORTS / "zipformer2-ctc/ctc-epoch-99-avg-1-chunk-16-left-64.onnx",
-}
+ENCODERS = {"20m": None, **EXPORTS}
+"""The one of 20 M parameters is exported when it is needed."""
+
 MINUTES = 7.0
 """Of audio: more than the search takes in."""
 

@@ -3,12 +3,13 @@
 Written after sherpa-onnx's csrc/utils.cc (EncodeKeywords) and csrc/context-graph.cc.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zipquant.board.vocabulary import Vocabulary
-from zipquant.errors import UserError, is_lfs_pointer
+from zipquant.board.vocabulary import Vocabulary, content
+from zipquant.errors import UserError
 
 BOOST, THRESHOLD = 1.0, 0.25
 """What sherpa-onnx adds to the score of a keyword's token, and the mean probability that a keyword
@@ -47,7 +48,7 @@ def read(path: str | Path, known: Vocabulary) -> list[Keyword]:
     Raises:
         UserError: the file cannot be read, has no keyword, or a line is not right.
     """
-    lines = _content(path).split("\n")
+    lines = re.split(r"\r\n?|\n", content(path, "keywords", "model.keywords", LARGEST))
     found = [
         _keyword(f"{path}, line {number}", line.split(), known)
         for number, line in enumerate(lines, 1)
@@ -56,20 +57,6 @@ def read(path: str | Path, known: Vocabulary) -> list[Keyword]:
     if not found:
         raise UserError(f"{path} is empty: write a keyword on each line, or set model.keywords")
     return found
-
-
-def _content(path: str | Path) -> str:
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no keywords file at '{path}': set model.keywords")
-    if is_lfs_pointer(path):
-        raise UserError(f"{path} is a Git LFS pointer, not the file itself: run git lfs pull")
-    if path.stat().st_size > LARGEST:
-        raise UserError(f"{path} is too large for a keywords file: set model.keywords")
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a keywords file ({error}): set model.keywords") from None
 
 
 def _keyword(where: str, words: Sequence[str], known: Vocabulary) -> Keyword:

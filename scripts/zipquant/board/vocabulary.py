@@ -159,7 +159,7 @@ def read(path: str | Path) -> Vocabulary:
             there is no blank.
     """
     tokens: dict[int, str] = {}
-    for number, line in enumerate(_lines(path), 1):
+    for number, line in enumerate(content(path, "tokens", "model.tokens", LARGEST).split("\n"), 1):
         line = line.strip(_ASCII_SPACES)
         # Only ASCII blanks separate: a token may be another kind of space.
         match = re.fullmatch(rf"(?:([^{_ASCII_SPACES}]+)[{_ASCII_SPACES}]+)?(\d{{1,9}})", line)
@@ -180,24 +180,34 @@ def read(path: str | Path) -> Vocabulary:
     return Vocabulary(str(path), ordered, blank, unknown)
 
 
-def _lines(path: str | Path) -> list[str]:
-    """Return the lines of a tokens file, without the byte order mark of Windows' editors."""
+def content(path: str | Path, kind: str, setting: str, largest: int) -> str:
+    """Return a text in UTF-8, without the byte order mark of Windows' editors.
+
+    Args:
+        path: the file.
+        kind: what it is, such as `tokens`, for messages.
+        setting: the configuration's key that names it, for messages.
+        largest: bytes.
+
+    Raises:
+        UserError: it is missing, too large, or no such text.
+    """
     path = Path(path)
     if path.is_dir():
-        raise UserError(f"{path} is a folder: set model.tokens to the tokens file in it")
+        raise UserError(f"{path} is a folder: set {setting} to the {kind} file in it")
     if not path.is_file():
-        raise UserError(f"no tokens file at '{path}': set model.tokens")
+        raise UserError(f"no {kind} file at '{path}': set {setting}")
     if is_lfs_pointer(path):
         raise UserError(f"{path} is a Git LFS pointer, not the file itself: run git lfs pull")
-    if path.stat().st_size > LARGEST:
-        raise UserError(f"{path} is too large for a tokens file: set model.tokens")
+    if path.stat().st_size > largest:
+        raise UserError(f"{path} is too large for a {kind} file: set {setting}")
     try:
-        content = path.read_bytes()
-        if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        found = path.read_bytes()
+        if found.startswith((b"\xff\xfe", b"\xfe\xff")):
             raise UserError(f"{path} is UTF-16, which sherpa-onnx cannot read: save it as UTF-8")
-        return content.decode("utf-8-sig").split("\n")
+        return found.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a tokens file ({error}): set model.tokens") from None
+        raise UserError(f"{path} is not a {kind} file ({error}): set {setting}") from None
 
 
 def _no_token(line: str) -> str:
