@@ -18,6 +18,7 @@ rule sample:
         log_of("sample"),
     benchmark:
         benchmark_of("sample")
+    priority: 8
     conda:
         "../envs/zipquant.yaml"
     threads: 1
@@ -49,6 +50,7 @@ rule calibration:
         log_of("calibration"),
     benchmark:
         benchmark_of("calibration")
+    priority: 8
     conda:
         "../envs/zipquant.yaml"
     threads: 1

@@ -9,6 +9,8 @@ rule features:
         log_of("features/{set}/{shard}"),
     benchmark:
         benchmark_of("features/{set}/{shard}")
+    # What the longest jobs wait for goes first: the builds that search for float16 layers.
+    priority: 8
     conda:
         "../envs/zipquant.yaml"
     threads: 1

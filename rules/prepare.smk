@@ -13,6 +13,7 @@ rule prepare:
         log_of("prepare"),
     benchmark:
         benchmark_of("prepare")
+    priority: 8
     conda:
         "../envs/zipquant.yaml"
     threads: 1

@@ -53,6 +53,8 @@ rule quantize:
         log_of("quantize/{variant}"),
     benchmark:
         benchmark_of("quantize/{variant}")
+    # Before evaluations of variants that are built already.
+    priority: 5
     conda:
         "../envs/zipquant.yaml"
     threads: 1

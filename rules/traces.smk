@@ -12,6 +12,7 @@ rule traces:
         log_of("traces/{shard}"),
     benchmark:
         benchmark_of("traces/{shard}")
+    priority: 8
     conda:
         "../envs/zipquant.yaml"
     threads: config["traces"]["threads"]

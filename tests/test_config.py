@@ -41,7 +41,7 @@ def test_every_setting_is_commented():
         if re.match(r" *\w+: \S", line) and not above.strip().startswith("#")
     ]
     assert [line.strip() for line in bare] == [
-        *("calibration: 4", "evaluation: 2", "joiner: auto", "tokens: auto", "dtype: float16")
+        *("calibration: 4", "evaluation: auto", "joiner: auto", "tokens: auto", "dtype: float16")
     ]
 
 

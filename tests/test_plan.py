@@ -6,6 +6,7 @@ import yaml
 from helpers.audio import write_audio
 from helpers.places import ROOT
 from zipquant import plan
+from zipquant.audio.utterance import Utterance
 from zipquant.errors import UserError
 from zipquant.evaluation.scores import read_references
 
@@ -56,6 +57,19 @@ def test_cap_on_utterances_holds_for_the_evaluation_alone(settings):
     made = plan.make(settings, ROOT)
     count = {name: sum(map(len, made.shards[name].values())) for name in plan.SETS}
     assert count == {"calibration": 5, "evaluation": 2}
+
+
+@pytest.mark.parametrize("count, shards", [(1, 1), (50, 1), (51, 2), (101, 4), (200, 4), (201, 8)])
+def test_evaluation_has_a_shard_for_each_fifty_utterances(settings, monkeypatch, count, shards):
+    settings["audio"]["shards"]["evaluation"] = "auto"
+    monkeypatch.setattr(
+        plan,
+        "utterances_of",
+        lambda config, name: [Utterance(f"u{n:03d}", f"u{n:03d}.wav") for n in range(count)],
+    )
+    found = plan.shard_audio(settings, "evaluation")
+    assert set(found) <= set(range(shards)) and len(found) > shards // 2
+    assert sum(map(len, found.values())) == count
 
 
 def test_joiner_is_calibrated_with_the_same_few_utterances_whatever_the_shards(

@@ -6,6 +6,7 @@ changes no file.
 
 import ast
 import hashlib
+import math
 import os
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
@@ -36,6 +37,9 @@ DEMO = Path("demo/audio/evaluation.tsv")
 
 JOINER_UTTERANCES = 50
 """Utterances that an int8 joiner is calibrated with; of them 256 rows are drawn."""
+
+UTTERANCES_A_SHARD = 50
+"""Of evaluation audio, where the settings name no number of shards."""
 
 Shards = dict[int, list[Utterance]]
 """The utterances of each shard that holds any, by its number."""
@@ -290,8 +294,12 @@ def shard_audio(config: Mapping[str, Any], name: str) -> Shards:
     if name == "evaluation":
         utterances = manifest.cap(utterances, config["evaluation"]["max_utterances"])
     shards: Shards = {}
+    count = config["audio"]["shards"][name]
+    if count == "auto":
+        # A power of two: some files more or less hardly ever move all others.
+        count = 1 << max(0, math.ceil(len(utterances) / UTTERANCES_A_SHARD) - 1).bit_length()
     for utterance in utterances:
-        shard = manifest.shard_of(utterance.id, config["audio"]["shards"][name])
+        shard = manifest.shard_of(utterance.id, count)
         shards.setdefault(shard, []).append(utterance)
     return shards
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import scipy.stats
 
 WARM_UP = 8
 """Chunks at the beginning that do not count: caches and means fill there."""
@@ -60,8 +59,10 @@ def examine(levels: Sequence[float]) -> dict[str, Any]:
         return {"sqnr_db": shown, "broken_chunks": broken, **unknown, "wrong": broken > 0}
     medians = np.array([np.median(block) for block in np.array_split(counted, BLOCKS)])
     middles = np.array([np.median(block) for block in np.array_split(places, BLOCKS)])
-    slope = scipy.stats.theilslopes(medians, middles).slope
-    p_value = scipy.stats.kendalltau(middles, medians, alternative="less").pvalue
+    from scipy.stats import kendalltau, theilslopes  # slow to load, and of use only here
+
+    slope = theilslopes(medians, middles).slope
+    p_value = kendalltau(middles, medians, alternative="less").pvalue
     third = BLOCKS // 3
     first, last = float(np.median(medians[:third])), float(np.median(medians[-third:]))
     return {

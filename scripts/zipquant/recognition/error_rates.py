@@ -6,7 +6,6 @@ from typing import Any
 
 import jiwer
 import numpy as np
-import scipy.stats
 
 from zipquant.board import vocabulary
 from zipquant.errors import UserError
@@ -102,7 +101,9 @@ def share(same: Sequence[bool]) -> dict[str, Any]:
     """
     if not same:
         return {"same": 0, "utterances": 0, "share": None, "interval": None}
-    test = scipy.stats.binomtest(sum(same), len(same)).proportion_ci(method="wilson")
+    from scipy.stats import binomtest  # takes longer than most jobs that only need the rates
+
+    test = binomtest(sum(same), len(same)).proportion_ci(method="wilson")
     return {
         "same": sum(same),
         "utterances": len(same),
@@ -199,7 +200,9 @@ def _interval(data: tuple[np.ndarray, ...], statistic: Callable[..., Any]) -> li
     # Where nothing differs, resampling would claim certainty: "0 to 0" from two utterances.
     if len(data[0]) < 2 or not data[0].any():
         return None
-    found = scipy.stats.bootstrap(
+    from scipy.stats import bootstrap  # see above
+
+    found = bootstrap(
         data,
         statistic,
         paired=True,

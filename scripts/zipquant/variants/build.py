@@ -29,7 +29,7 @@ from zipquant.toolkit import (
 )
 from zipquant.toolkit.platforms import Npu, Scheme
 from zipquant.toolkit.variant_folder import DATASET, ENCODER, LAYERS, TOOLKIT
-from zipquant.variants import board_time, float16_search, preparation
+from zipquant.variants import preparation
 from zipquant.variants.histograms import RANGES, Histograms
 from zipquant.variants.record import NATIVE_GRAPH, PLAIN_GRAPH, Build
 
@@ -51,6 +51,7 @@ class Source:
         recognizer: `tokens`, and for a transducer `decoder` and `joiner`, for a search with a
             target in words; empty without one.
         board_costs: what layers cost on the user's board, for the search; see `layer_costs.costs`.
+        curve: see `float16_search.Request`.
     """
 
     model: str | Path
@@ -62,6 +63,7 @@ class Source:
     features: Sequence[str | Path] = ()
     recognizer: Mapping[str, str] = field(default_factory=dict)
     board_costs: Mapping[str, float] | None = None
+    curve: bool = True
 
     @classmethod
     def of_rule(
@@ -249,8 +251,7 @@ class _Float16Layers:
         if self._settings.running_mean == "float16":
             kept += [tensor for cone in self.means.values() for tensor in cone]
         if self._settings.mixed_precision:
-            request = self._request(self._settings.mixed_precision)
-            found = float16_search.search(graph_file, config_file, kept, request)
+            found = self._search(graph_file, config_file, kept)
             if reason := found.get("unavailable"):
                 # The line that is repeated at the end of the run.
                 print(f"error: no search for float16 layers was made: {reason}", file=sys.stderr)
@@ -274,17 +275,23 @@ class _Float16Layers:
                 "or running_mean of this variant to int8"
             )
 
-    def _request(self, targets: Mapping[str, Any]) -> float16_search.Request:
+    def _search(self, graph_file: Path, config_file: Path, kept: list[str]) -> dict[str, Any]:
+        """Search for further tensors to keep; see `float16_search.search`."""
+        # They load PyTorch, which takes longer than what a build without a search does here.
+        from zipquant.variants import board_time, float16_search
+
         files_of_text = self._source.recognizer
-        return float16_search.Request(
+        request = float16_search.Request(
             model=self._source.original,
             contract=self._contract,
             features=self._source.features,
-            target=float16_search.Target(**targets),
+            target=float16_search.Target(**self._settings.mixed_precision),
             per_channel=self._settings.method != "layer",
             recognize=decoding.recognizer(**files_of_text) if files_of_text else None,
             price=board_time.price_of(self._platform, self._source.board_costs),
+            curve=self._source.curve,
         )
+        return float16_search.search(graph_file, config_file, kept, request)
 
 
 def _build(

@@ -55,7 +55,9 @@ def _matmul(inputs: list[torch.Tensor], attributes: dict[str, Any]) -> torch.Ten
 
 def _convolution(inputs: list[torch.Tensor], attributes: dict[str, Any]) -> torch.Tensor:
     top, left, bottom, right = attributes.get("pads", [0, 0, 0, 0])
-    x = F.pad(inputs[0], (left, right, top, bottom))
+    x = inputs[0]
+    if top or left or bottom or right:  # else it would only be copied
+        x = F.pad(x, (left, right, top, bottom))
     options = {
         "stride": tuple(attributes.get("strides", (1, 1))),
         "dilation": tuple(attributes.get("dilations", (1, 1))),
@@ -256,6 +258,8 @@ class Emulation:
             for name, tensor in graph.weights.items()
         }
         self._weights: dict[tuple[str, int], torch.Tensor] = {}
+        self._halves: dict[str, torch.Tensor] = {}
+        self._done = _last_reads(graph.nodes, {*self._constants, *contract.outputs})
         for node in graph.nodes:
             if node.op_type == "Conv" and node.input[1] in self._constants:
                 self._round_weights(node, per_channel)
@@ -409,14 +413,21 @@ class Emulation:
                 return value  # in float16 already, if it is kept so
             # A bias is added before the sum is rounded, in float32.
             is_bias = node.op_type == "Conv" and place == 2
-            narrow = weights and not int8 and value.is_floating_point() and not is_bias
-            return half(value) if narrow else value
+            if not weights or int8 or is_bias or not value.is_floating_point():
+                return value
+            if name not in self._constants or name in seen:
+                return half(value)
+            if name not in self._halves:
+                self._halves[name] = half(value)
+            return self._halves[name]
 
         def inner(attributes: Mapping[str, Any], place: str, value: torch.Tensor) -> torch.Tensor:
             name = attributes.get(place, b"").decode()
             return rounded(name, value) if name in self.scales else value
 
-        for node, attributes in zip(self._graph.nodes, self._attributes, strict=True):
+        for node, attributes, done in zip(
+            self._graph.nodes, self._attributes, self._done, strict=True
+        ):
             int8 = self.is_int8(node, float16)
             # An input that is left out has no name.
             given = [read(node, i, n, int8) if n else None for i, n in enumerate(node.input)]
@@ -429,6 +440,9 @@ class Emulation:
             for name, value in zip(node.output, found, strict=True):
                 kept = weights and value.is_floating_point() and self._is_float16(name, float16)
                 values[name] = half(value) if kept else value
+            for name in done:
+                values.pop(name, None)
+                seen.pop(name, None)
         return tuple(values[name] for name in self._contract.outputs)
 
     def _round_weights(self, node: onnx.NodeProto, per_channel: bool) -> None:
@@ -488,12 +502,23 @@ class EmulatedEncoder:
         ]
 
 
+def _last_reads(nodes: Sequence[onnx.NodeProto], kept: Collection[str]) -> list[list[str]]:
+    """Return, for each node, the tensors that no later node reads, but for those to keep."""
+    last = {name: i for i, node in enumerate(nodes) for name in (*node.output, *node.input)}
+    done: list[list[str]] = [[] for _ in nodes]
+    for name, position in last.items():
+        if name not in kept:
+            done[position].append(name)
+    return done
+
+
 def fake_quantize(value: torch.Tensor, scale: Scale) -> torch.Tensor:
     """Return a tensor rounded to the integers of a scale, and back."""
     half = 2 ** (scale.bits - 1)
-    # The zero is in the limits, and two steps are in place: memory is what this costs.
+    # The zero is in the limits, and all is in place but the first: memory is what this costs. There
+    # is no clamp in place for lanes, but this is the same.
     steps = (value / scale.scale).round_()
-    return steps.clamp(-half - scale.zero, half - 1 - scale.zero).mul_(scale.scale)
+    return F.hardtanh_(steps, -half - scale.zero, half - 1 - scale.zero).mul_(scale.scale)
 
 
 def half(value: torch.Tensor) -> torch.Tensor:

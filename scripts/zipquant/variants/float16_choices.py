@@ -99,14 +99,23 @@ class Choices:
         steps: the order.
         yardstick: what measures a choice.
         target: what is to be reached.
+        least_measured: choices that are measured at least, for a curve.
 
     Attributes:
         measured: what was measured, by number of steps.
     """
 
-    def __init__(self, start: Step, steps: Sequence[Step], yardstick: Yardstick, target: Target):
+    def __init__(
+        self,
+        start: Step,
+        steps: Sequence[Step],
+        yardstick: Yardstick,
+        target: Target,
+        least_measured: int = LEAST_MEASURED,
+    ):
         self._states = [start, *steps]
         self._yardstick, self._target = yardstick, target
+        self._least_measured = least_measured
         self.measured: dict[int, dict[str, Any]] = {}
 
     def float16(self, count: int) -> set[str]:
@@ -201,7 +210,7 @@ class Choices:
 
     def _fill(self) -> None:
         """Measure more choices, where the curve has its widest gaps."""
-        while len(self.measured) < LEAST_MEASURED:
+        while len(self.measured) < self._least_measured:
             counts = sorted(self.measured)
             pairs = [(a, b) for a, b in itertools.pairwise(counts) if b - a > 1]
             if not pairs:

@@ -36,6 +36,8 @@ def build(
     built = Build.load(records[best])
     if built.graph == NATIVE_GRAPH:
         plain = replace(Settings(**settings[best]), npu_native=False)
+        # The report shows the curve of the other form.
+        source = replace(source, curve=False)
         attempt(work, Npu(built.platform, built.rknn_toolkit2), source, plain)
         return
     shutil.rmtree(work / TOOLKIT, ignore_errors=True)

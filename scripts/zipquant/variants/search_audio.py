@@ -79,7 +79,7 @@ def _drawn(features: Iterable[str | Path], contract: Contract) -> list[tuple[str
 
 
 def encode(
-    encoder: Encoder, contract: Contract, utterances: Sequence[np.ndarray], lanes: int = 16
+    encoder: Encoder, contract: Contract, utterances: Sequence[np.ndarray], lanes: int = 48
 ) -> list[np.ndarray]:
     """Return the encoder outputs of utterances, each float32 (frames, dim).
 

@@ -30,6 +30,10 @@ from zipquant.variants.emulation import Emulation, fake_quantize, lanes_in_front
 LANES = 6
 """Utterances at once: more take more memory, and are hardly faster."""
 
+ALONE_LANES = 96
+"""Utterances times roundings that `alone` runs at once: a call of the emulation takes hardly more
+time with twice as many, until there are about so many."""
+
 SEED = 0
 """Of the random signs; one vector of them does, since every value of every chunk has its own."""
 
@@ -100,7 +104,7 @@ def alone(
     Args:
         emulation: the quantized encoder.
         contract: its contract.
-        utterances: features of each, float32 (frames, bins).
+        utterances: features of each, float32 (frames, bins), the longest first.
         expected: the float model's encoder outputs for them, each float32 (frames, dim).
         roundings: the tensors of each.
         float16: the tensors that stay in float16 in any case.
@@ -108,18 +112,35 @@ def alone(
     Returns:
         For each, the sum of squares of what it adds to the encoder outputs, float64.
     """
-    lanes, power = len(roundings), np.zeros(len(roundings))
-    if not lanes:
+    tried, power = len(roundings), np.zeros(len(roundings))
+    if not tried:
         return power
-    for frames, encoded in zip(utterances, expected, strict=True):
-        states = [
-            np.zeros((lanes, *state.tensor.shape), state.tensor.dtype) for state in contract.states
+    at_once = max(1, ALONE_LANES // tried)
+    for first in range(0, len(utterances), at_once):
+        group = utterances[first : first + at_once]
+        parts = [
+            encoded.reshape(contract.chunk_count(len(frames)), -1)
+            for frames, encoded in zip(group, expected[first:], strict=False)
         ]
-        chunks = contract.chunk_count(len(frames))
-        for chunk, part in enumerate(encoded.reshape(chunks, -1)):
-            x = np.stack([contract.chunk(frames, chunk * contract.chunk_shift)[None]] * lanes)
-            encoder_out, states = emulation.run(x, states, float16, roundings)
-            power += ((encoder_out.reshape(lanes, -1).astype(float) - part) ** 2).sum(axis=1)
+        lanes = [each for _ in group for each in roundings]
+        states = [
+            np.zeros((len(lanes), *state.tensor.shape), state.tensor.dtype)
+            for state in contract.states
+        ]
+        for chunk in range(len(parts[0])):
+            # The longest come first, so those that go on are the first ones.
+            going = sum(len(part) > chunk for part in parts)
+            start, count = chunk * contract.chunk_shift, going * tried
+            x = np.stack([contract.chunk(frames, start)[None] for frames in group[:going]])
+            encoder_out, states = emulation.run(
+                np.repeat(x, tried, axis=0),
+                [state[:count] for state in states],
+                float16,
+                lanes[:count],
+            )
+            found = encoder_out.reshape(going, tried, -1).astype(float)
+            for each, part in zip(found, parts, strict=False):
+                power += ((each - part[chunk]) ** 2).sum(axis=1)
     return power
 
 
