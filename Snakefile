@@ -54,6 +54,7 @@ onstart:
 
 
 onsuccess:
+    note_other_settings()
     atexit.register(show_summary)
     # A variant that could not be built is no failure of the run.
     atexit.register(show_errors)

@@ -35,6 +35,22 @@ def products() -> list:
     return found
 
 
+def note_other_settings() -> None:
+    """Name what other settings have made and this run does not use; it stays, for another run with those.
+
+    A comparison of recipes is a target of its own.
+    """
+    wanted = {path for job in workflow.dag.jobs for path in ledger.outputs(job)}
+    if not {*rules.report.output, *rules.bundle.output} <= wanted:
+        return
+    found = folder.of_other_settings(config["results"], wanted)
+    if found := [name for name in found if not name.startswith("lineage")]:
+        print(
+            f"note: not of this run but of other settings, in {config['results']}: {plain(folder.some(found))}",
+            file=sys.stderr,
+        )
+
+
 try:
     ledger.install(LEDGER)
     if workflow.is_main_process:

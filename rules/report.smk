@@ -26,12 +26,14 @@ def wildcard_values() -> dict[str, list[str]]:
     }
 
 
+PAGES = [result("report/index.html"), result("report/index.zh-CN.html")]
+
+
 def pages() -> dict[str, str]:
     """The report's page in each language; the first is `index.html`, whatever its language."""
     chosen = config["report"]["language"]
     languages = LANGUAGES if chosen == "both" else (chosen,)
-    paths = [result("report/index.html"), result("report/index.zh-CN.html")]
-    return dict(zip(languages, paths))
+    return dict(zip(languages, PAGES))
 
 
 rule report:
@@ -95,6 +97,8 @@ rule report:
     params:
         variants=list(VARIANTS),
         pages=pages(),
+        # With one language there is one page; that of another run would not be of this one.
+        also=PAGES[len(pages()) :],
         warnings=PLAN.warnings,
         settings=SETTINGS,
         benchmarks=benchmark_patterns(),

@@ -205,7 +205,9 @@ def _call(snakemake: Any, function: Callable[..., None], arguments: dict) -> int
         origin = ledger.origin(results, snakemake)
         origin.again = function(**arguments) or ""
         ledger.check_unchanged(results, snakemake, origin)
-        integrity.seal(results, ledger.made(snakemake), origin)
+        made, left_out = ledger.split(snakemake)
+        integrity.seal(results, made, origin)
+        integrity.forget(results, left_out)
         code = DONE
     except BaseException as error:  # the child must never go on as if it were the job
         message, code = _explain(error), Ending.FINAL

@@ -84,6 +84,13 @@ def make_project(folder: Path) -> Path:
     return folder
 
 
+def check_all_is_recorded(project):
+    """No file of the results is unknown to the command that compares all of them."""
+    command = [sys.executable, ROOT / "scripts/check_results.py", "results"]
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout
+
+
 def shards(project: Path) -> list[Path]:
     """The shards that hold calibration audio."""
     return list((project / "results/traces").glob("*.h5"))

@@ -30,6 +30,18 @@ def test_every_spelling_of_a_folder_is_the_same(project):
     assert folder.normal("../other") == str(project.parent / "other")
 
 
+def test_results_of_other_settings_are_named_by_the_folder_that_nothing_else_is_in():
+    made = ("a/old/x.tsv", "a/old/deep/y.tsv", "a/new/x.tsv", "b/0.tsv", "b/1.tsv", "best.json")
+    for path in (Path("results", name) for name in made):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        integrity.seal("results", [path])
+    integrity.begin("results", ["results/c/gone.tsv"])
+    wanted = ["results/a/new/x.tsv", "results/b/0.tsv", "results/never.made"]
+    assert folder.of_other_settings("results", wanted) == ["a/old", "b/1.tsv", "best.json"]
+    assert folder.some(list("abcdefg")) == "a, b, c, d, e and 2 more"
+
+
 def test_home_folder_is_meant_by_its_sign(project):
     assert folder.normal("~/x") == str(project.parent / "home/x")
 

@@ -12,7 +12,15 @@ import pytest
 
 from helpers.audio import write_audio
 from helpers.places import ROOT
-from helpers.projects import AUDIO, configure, planned, run, shards, snakemake
+from helpers.projects import (
+    AUDIO,
+    check_all_is_recorded,
+    configure,
+    planned,
+    run,
+    shards,
+    snakemake,
+)
 from zipquant.audio import manifest
 
 
@@ -38,6 +46,22 @@ def test_transcripts_rerun_no_simulator_and_give_error_rates(project):
 
 def test_second_run_does_nothing(finished):
     assert planned(finished) == {}
+
+
+def test_what_other_settings_have_made_does_not_pass_for_a_part_of_this_run(project):
+    """The report's folder has the pages of this run alone; what else is left is named."""
+    pages = project / "results/report"
+    assert (pages / "index.zh-CN.html").exists()
+    configure(project, report={"language": "zh"}, variants={"fp16": None})
+    done = run(project)
+    assert [page.name for page in pages.glob("*.html")] == ["index.html"]
+    left = "encoded/fp16, evaluation/fp16, texts/fp16, variants/fp16"
+    note = f"note: not of this run but of other settings, in results: {left}"
+    assert note in done.stderr.splitlines()
+    check_all_is_recorded(project)
+    assert planned(project) == {}
+    configure(project)
+    assert planned(project) == AFTER_DECODING
 
 
 AFTER_QUANTIZE = {"quantize": 1, "evaluate": 1, "decode": 1}

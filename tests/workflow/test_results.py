@@ -15,6 +15,7 @@ from helpers.places import ROOT, SHARED_SPEECH, needs_shared_speech
 from helpers.projects import (
     AUDIO,
     CALIBRATION_FILES,
+    check_all_is_recorded,
     configure,
     make_project,
     planned,
@@ -24,13 +25,6 @@ from helpers.projects import (
 from zipquant.board import measuring
 from zipquant.model import contract
 from zipquant.toolkit import rknn_file
-
-
-def check_all_is_recorded(project):
-    """No file of the results is unknown to the command that compares all of them."""
-    command = [sys.executable, ROOT / "scripts/check_results.py", "results"]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stdout
 
 
 def test_everything_that_a_run_has_made_is_recorded(finished):

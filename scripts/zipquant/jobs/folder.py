@@ -83,12 +83,40 @@ def check_is_ours(results: str, products: Iterable[str], is_product: Callable[[s
         if any(is_product(str(place)) for place in places):
             found.append(name)
     if found:
-        more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
         raise UserError(
             f"the results folder '{results}' has files that no job of Zipquant has made and that a "
-            f"run would overwrite or delete: {', '.join(found[:NAMED])}{more}. Move them "
+            f"run would overwrite or delete: {some(found)}. Move them "
             "elsewhere, or set results to another folder"
         )
+
+
+def of_other_settings(results: str, wanted: Iterable[str]) -> list[str]:
+    """Return what jobs have made in a results folder and a run does not use.
+
+    Args:
+        results: the results folder, as `normal` returns it.
+        wanted: all that the jobs of the run make.
+
+    Returns:
+        Files and folders, by their path in the results folder; of a folder in which nothing is
+        wanted the folder alone.
+    """
+    names = {os.path.relpath(path, results) for path in wanted}
+    used = {str(parent) for name in names for parent in Path(name).parents}
+    found = set()
+    for path in integrity.recorded(results):
+        name = os.path.relpath(path, results)
+        if name in names or not os.path.lexists(path):
+            continue
+        places = [*reversed(Path(name).parents), Path(name)]
+        found.add(next(str(place) for place in places if str(place) not in used))
+    return sorted(found)
+
+
+def some(names: list[str]) -> str:
+    """Return the first of some names, and how many more there are."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"{', '.join(names[:NAMED])}{more}"
 
 
 def _check_links(results: str, heads: Iterable[str]) -> None:

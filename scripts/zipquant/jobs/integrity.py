@@ -129,6 +129,12 @@ def seal(results: str | Path, outputs: Iterable[str | Path], origin: Origin | No
             csv.writer(file, dialect="excel-tab").writerows(rows)
 
 
+def forget(results: str | Path, outputs: Iterable[str | Path]) -> None:
+    """Delete the records of outputs that are not there; see `begin`."""
+    for output in outputs:
+        record_of(results, output).unlink(missing_ok=True)
+
+
 def verify(results: str | Path, inputs: Iterable[str | Path]) -> None:
     """Compare files with their records, those of them that are in the results folder.
 

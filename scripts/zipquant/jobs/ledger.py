@@ -38,8 +38,9 @@ PACKAGES = {
 
 READS, ALSO = "reads", "also"
 """Parameters of rules: files outside the results folder that a job reads, although they are no
-inputs that Snakemake would have to know; and files that it makes unless its result is not to be
-kept, so that they are no outputs that Snakemake would insist on."""
+inputs that Snakemake would have to know; and files that it makes or not, by its settings and by
+what comes of it, so that they are no outputs that Snakemake would insist on. What an earlier job
+has left of them is deleted."""
 
 LONG = 200
 """Characters of a parameter that are recorded as they are; of longer ones it is a hash."""
@@ -181,9 +182,11 @@ def outputs(job: Any) -> list[str]:
     return [*map(str, job.output), *map(str, getattr(job, "params", {}).get(ALSO, []))]
 
 
-def made(job: Any) -> list[str]:
-    """Return those of a job's outputs that it has made."""
-    return [path for path in outputs(job) if path in job.output or os.path.exists(path)]
+def split(job: Any) -> tuple[list[str], list[str]]:
+    """Return those of a job's outputs that it has made, and those that it has not."""
+    paths = outputs(job)
+    made = [path for path in paths if path in job.output or os.path.exists(path)]
+    return made, [path for path in paths if path not in made]
 
 
 def inputs(results: str, job: Any) -> list[str]:
