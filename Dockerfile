@@ -2,7 +2,9 @@
 #   docker build -t zipquant .
 #   docker run --rm -v "$PWD:/data" zipquant demo
 #   docker run --rm -v "$PWD:/data" zipquant model MODEL=zipformer AUDIO=speech PLATFORM=rk3588
-# docs/install.md has the same for Apptainer.
+# Its tests, with the packages of the lock, which are installed first:
+#   docker run --rm zipquant test
+# docs/install.md has the same for Apptainer, and how Snakemake runs single jobs in it.
 FROM debian:bookworm-slim
 
 RUN apt-get update \
@@ -18,10 +20,12 @@ COPY scripts scripts
 RUN for version in 2.2.0 2.3.2 2.5.0; do make toolkit VERSION=$version || exit 1; done \
     && rm -rf /root/.cache
 COPY . .
-RUN touch .venv/installed && chmod -R a+rX .
+# Not the environment: a layer would hold all of it a second time.
+RUN touch .venv/installed \
+    && find . -mindepth 1 -maxdepth 1 ! -name .venv -exec chmod -R a+rX {} +
 
-# Any user may run it, also one without a home.
-ENV HOME=/tmp PYTHONDONTWRITEBYTECODE=1
+# Any user may run it, also one without a home. Snakemake calls `python` in the containers of its jobs.
+ENV HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PATH=/zipquant/.venv/bin:$PATH
 WORKDIR /data
 ENTRYPOINT ["make", "--no-print-directory", "-f", "/zipquant/Makefile"]
 CMD ["demo"]

@@ -39,6 +39,14 @@ python:
 toolkit: $(VENV)/installed
 	PYTHONPATH=$(HERE)scripts $(BIN)/python -m zipquant.toolkit.environment $(VERSION)
 
+coefficients: $(VENV)/installed
+	$(BIN)/python $(HERE)benchmarks/coefficients.py "$(BOARD)" --results "$(or $(RESULTS),results)"
+
+# These are about the workflow's own folder, wherever they are called.
+ifneq ($(filter-out ./,$(HERE)),)
+test test-slow lint docs bench faults:
+	@$(MAKE) --no-print-directory --directory $(HERE) $@
+else
 test: $(VENV)/tests toolkit lint
 	$(BIN)/python -m pytest -m "not slow" --numprocesses $(CORES) --durations 20
 
@@ -63,11 +71,9 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/recognition.py --record \
 	    $(if $(DIGITS),--digits $(DIGITS),--audio demo/audio/evaluation.tsv)
 
-coefficients: $(VENV)/installed
-	$(BIN)/python benchmarks/coefficients.py "$(BOARD)" --results "$(or $(RESULTS),results)"
-
 faults: $(VENV)/installed
 	$(BIN)/python benchmarks/faults
+endif
 
 clean:
 	rm -rf $(VENV) results .snakemake

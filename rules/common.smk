@@ -46,6 +46,12 @@ VARIANTS = PLAN.variants
 config = {**SETTINGS, "model": PLAN.model}
 
 
+# Of jobs that run in Apptainer; before the rules, which take it as they are read.
+if config["container"]:
+
+    container: config["container"]
+
+
 def result(path: str) -> str:
     return f"{config['results']}/{path}"
 

@@ -8,9 +8,10 @@ from zipquant.jobs import folder, ledger
 
 
 def libraries_are_known() -> bool:
-    """Whether jobs use the libraries of this process; conda environments are Snakemake's matter."""
+    """Whether jobs use the libraries of this process; other environments are Snakemake's matter."""
     methods = workflow.deployment_settings.deployment_method
-    return DeploymentMethod.CONDA not in methods
+    in_container = DeploymentMethod.APPTAINER in methods and config["container"]
+    return DeploymentMethod.CONDA not in methods and not in_container
 
 
 LEDGER = ledger.Ledger(config["results"], libraries_are_known)

@@ -81,7 +81,15 @@ def complete(
         value = part.get(key) if isinstance(part, dict) else None
         if isinstance(value, str) and value not in WORDS:
             part[key] = resolve(value, _bases(sources, section, key, value))
+    image = config.get("container")
+    if isinstance(image, str) and not is_address(image):
+        config["container"] = resolve(image, _bases(sources, "container", "", image))
     return config
+
+
+def is_address(image: str) -> bool:
+    """Return whether an image is not a file but has to be fetched, such as docker://name."""
+    return "://" in image
 
 
 def _bases(

@@ -132,6 +132,12 @@ def make(config: MutableMapping[str, Any], project: str | Path) -> Plan:
         UserError: the configuration, the model, its parts or a manifest are not right.
     """
     configuration.validate(config)
+    image = config["container"]
+    if image and not configuration.is_address(image) and not os.path.exists(image):
+        raise UserError(
+            f"config: container: there is no {image}: give the file of an image (.sif), which "
+            "docs/install.md says how to make, or an address such as docker://registry/zipquant"
+        )
     if config["evaluation"]["board_result"]:
         board_result.read(config["evaluation"]["board_result"])
     model, notes, missing = locate.locate(config["model"])
