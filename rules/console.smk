@@ -25,6 +25,7 @@ CHATTER = (
     *("Assuming unrestricted shared filesystem", "Using shell", "Conda environments"),
     *("Rules claiming more threads", "Exiting because a job execution failed"),
     *("Provided cores", "Provided resources", "Complete log(s)"),
+    *("Activating singularity image", "Activating conda environment"),
 )
 
 
