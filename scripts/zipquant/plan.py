@@ -6,7 +6,6 @@ changes no file.
 
 import ast
 import hashlib
-import math
 import os
 from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass, field
@@ -38,8 +37,9 @@ DEMO = Path("demo/audio/evaluation.tsv")
 JOINER_UTTERANCES = 50
 """Utterances that an int8 joiner is calibrated with; of them 256 rows are drawn."""
 
-UTTERANCES_A_SHARD = 50
-"""Of evaluation audio, where the settings name no number of shards."""
+FEW = 50
+"""Up to so many utterances of evaluation audio are one shard where the settings name no number: each
+job of another one sets the simulator up again, which takes as long as some utterances do."""
 
 Shards = dict[int, list[Utterance]]
 """The utterances of each shard that holds any, by its number."""
@@ -302,8 +302,7 @@ def shard_audio(config: Mapping[str, Any], name: str) -> Shards:
     shards: Shards = {}
     count = config["audio"]["shards"][name]
     if count == "auto":
-        # A power of two: some files more or less hardly ever move all others.
-        count = 1 << max(0, math.ceil(len(utterances) / UTTERANCES_A_SHARD) - 1).bit_length()
+        count = 1 if len(utterances) <= FEW else 2
     for utterance in utterances:
         shard = manifest.shard_of(utterance.id, count)
         shards.setdefault(shard, []).append(utterance)
