@@ -38,8 +38,8 @@ JOINER_UTTERANCES = 50
 """Utterances that an int8 joiner is calibrated with; of them 256 rows are drawn."""
 
 FEW = 50
-"""Up to so many utterances of evaluation audio are one shard where the settings name no number: each
-job of another one sets the simulator up again, which takes as long as some utterances do."""
+"""Up to so many utterances of evaluation audio are one shard where the settings name no number: the
+job of each further one sets the simulator up again, which takes as long as some utterances do."""
 
 Shards = dict[int, list[Utterance]]
 """The utterances of each shard that holds any, by its number."""

@@ -243,3 +243,7 @@ def test_transposed_convolution_and_scaled_norm_are_those_of_the_definitions():
     normed = OPERATORS["exNorm"]([tensors[0], factor], {"mode": b"rms", "axes": [1], "eps": 0.25})
     root = np.sqrt((x**2).mean(axis=1, keepdims=True) + 0.25)
     np.testing.assert_allclose(normed.numpy(), x / root * factor.numpy(), rtol=1e-5)
+    moved = OPERATORS["exNorm"](
+        [tensors[0], factor, -factor], {"mode": b"rms", "axes": [1], "eps": 0.25}
+    )
+    np.testing.assert_allclose(moved.numpy(), (normed - factor).numpy(), rtol=1e-5)

@@ -193,6 +193,9 @@ def build_variant(work: str | Path, npu: Npu, source: Source, settings: Settings
     )
     build, log = _build_either(overhear, source, settings)
     log.table(work / ENCODER).write(work / LAYERS)
+    if reason := (build.mixed_precision or {}).get("unavailable"):
+        # The line that is repeated at the end of the run.
+        print(f"error: no search for float16 layers was made: {reason}", file=sys.stderr)
     build.save(work)
     return build
 
@@ -252,9 +255,6 @@ class _Float16Layers:
             kept += [tensor for cone in self.means.values() for tensor in cone]
         if self._settings.mixed_precision:
             found = self._search(graph_file, config_file, kept)
-            if reason := found.get("unavailable"):
-                # The line that is repeated at the end of the run.
-                print(f"error: no search for float16 layers was made: {reason}", file=sys.stderr)
             kept += found.pop("float16")
             self.search = found
         self.int8_macs_share = graph.int8_macs_share(kept)

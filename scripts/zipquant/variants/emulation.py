@@ -103,12 +103,13 @@ def _pad(inputs: list[Any], attributes: dict[str, Any]) -> torch.Tensor:
 
 
 def _norm(inputs: list[torch.Tensor], attributes: dict[str, Any]) -> torch.Tensor:
-    """x / sqrt(mean(x^2) + eps), times a factor if there is one."""
-    if attributes["mode"] != b"rms" or len(inputs) > 2:
-        raise UnknownOperator(f"{NORM} with {attributes['mode'].decode()}")
+    """x / sqrt(mean(x^2) + eps), times a factor, plus an offset, where there are such."""
+    if attributes["mode"] != b"rms" or len(inputs) > 3:
+        raise UnknownOperator(f"{NORM} with {attributes['mode'].decode()}, {len(inputs)} inputs")
     mean = inputs[0].square().mean(dim=tuple(attributes["axes"]), keepdim=True)
     normed = inputs[0] * torch.rsqrt(mean + attributes["eps"])
-    return normed * inputs[1] if len(inputs) > 1 else normed
+    normed = normed * inputs[1] if len(inputs) > 1 else normed
+    return normed + inputs[2] if len(inputs) > 2 else normed
 
 
 def _reshape(inputs: list[Any], attributes: dict[str, Any]) -> torch.Tensor:
