@@ -24,8 +24,8 @@ COPY . .
 RUN touch .venv/installed \
     && find . -mindepth 1 -maxdepth 1 ! -name .venv -exec chmod -R a+rX {} +
 
-# Any user may run it, also one without a home. Snakemake calls `python` in the containers of its jobs.
-ENV HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PATH=/zipquant/.venv/bin:$PATH
+# Any user may run it, also one without a home and a name. Snakemake calls `python` in the containers of its jobs.
+ENV HOME=/tmp LOGNAME=zipquant PYTHONDONTWRITEBYTECODE=1 PATH=/zipquant/.venv/bin:$PATH
 WORKDIR /data
 ENTRYPOINT ["make", "--no-print-directory", "-f", "/zipquant/Makefile"]
 CMD ["demo"]

@@ -14,6 +14,7 @@ from helpers.projects import configure, planned, run, snakemake
 
 BASE = "docker.io/library/debian:bookworm-slim"
 BUILDER = shutil.which("buildah")
+USER = (1234, 1234)  # that the image does not know
 SDM = ("--software-deployment-method", "apptainer")
 
 STAND_IN = """#!/bin/sh
@@ -131,10 +132,11 @@ def lent(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
-def test_image_runs_the_demo_in_any_folder_and_without_a_network(image, tmp_path):
+def test_image_runs_the_demo_in_any_folder_for_any_user_and_without_a_network(image, tmp_path):
     (tmp_path / "data").mkdir()
+    os.chown(tmp_path / "data", *USER)
     container = image("from", "--pull=never", "localhost/zipquant").stdout.strip()
-    run_in = ["run", "--isolation", "chroot", "--network", "host"]
+    run_in = ["run", "--isolation", "chroot", "--network", "host", "--user", f"{USER[0]}:{USER[1]}"]
     run_in += ["--volume", f"{tmp_path / 'data'}:/data", container, "--"]
     entry = ["make", "--no-print-directory", "-f", "/zipquant/Makefile"]
     done = image(*run_in, *entry, "demo", offline=True)
