@@ -12,7 +12,7 @@ and of its own structures (since format 1.10), and because equal content makes e
 stores like zarr's put the time of day into the file, and have no checksum of their directory.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple
 from pathlib import Path
@@ -154,32 +154,48 @@ class TraceWriter:
         )
         self._spooled_words = _tape(spool, "anchor_words", (0,), "u4", ANCHOR_WORDS)
 
-    def write(self, utterances: Sequence[int], batch: Batch) -> None:
+    def write(
+        self,
+        utterances: Sequence[int],
+        batch: Batch,
+        visit: Callable[[int, np.ndarray], None] | None = None,
+    ) -> None:
         """Store the chunks of a batch.
 
         Args:
             utterances: of each lane, the utterance's position in the file.
             batch: the chunks; those of one utterance have to come in order.
+            visit: is called with the number of each state, from 0, and its array, while that is
+                still in the processor's cache: the states of all lanes are larger than it is.
         """
         lanes = len(utterances)
         if lanes > len(self._records):
             self._records = np.zeros((lanes, self._layout.words), dtype="u4")
         records = self._records[:lanes]
-        for field, array in zip(self._layout.fields, batch.states, strict=True):
+        breaks: list[tuple[int, int]] = []
+        for position, field in enumerate(self._layout.fields):
+            before = batch.states[position]
             target = records[:, field.words].view(field.tensor.dtype).reshape(lanes, *field.shape)
-            target[:] = field.slide.fresh(field.lanes_first(array))
+            target[:] = field.slide.fresh(field.lanes_first(before))
+            if visit is not None:
+                visit(position, before)
+            breaks += [(lane, position) for lane in self._broken(position, batch)]
         block = self._layout.block
         for lane, (utterance, chunk) in enumerate(zip(utterances, batch.chunks, strict=True)):
             for state in self._breaks.pop(utterance, ()):
                 self._write_anchor(utterance, chunk, state, batch.states[state], lane)
                 records[lane, self._layout.fields[state].words] = 0
+            start = self._index.records[utterance] + chunk // block * block
+            if block == 1:
+                self._spooled[start] = records[lane]
+                continue
             if chunk % block == 0:
                 self._blocks[utterance] = np.zeros((block, self._layout.words), dtype="u4")
             self._blocks[utterance][chunk % block] = records[lane]
             if batch.last[lane] or (chunk + 1) % block == 0:
-                start = self._index.records[utterance] + chunk // block * block
                 self._spooled[start : start + block] = self._blocks.pop(utterance)
-        self._note_breaks(utterances, batch)
+        for lane, position in breaks:
+            self._breaks.setdefault(utterances[lane], []).append(position)
 
     def finish(self) -> None:
         """Put everything in its order; all chunks have to be written."""
@@ -198,18 +214,18 @@ class TraceWriter:
         slides = [astuple(slide) for slide in self._slides]
         _append(_tape(self._file, "slides", (0, 3), "i8", NUMBERS), np.array(slides, dtype="i8"))
 
-    def _note_breaks(self, utterances: Sequence[int], batch: Batch) -> None:
-        """Remember which states of the next chunks do not continue those of these chunks."""
-        for position, field in enumerate(self._layout.fields):
-            before = field.lanes_first(batch.states[position])
-            after = field.lanes_first(batch.new_states[position])
-            kept = bits(field.slide.kept(before))
-            taken = bits(field.slide.taken_over(after))
-            if not kept.size or (kept == taken).all():
-                continue
-            for lane, utterance in enumerate(utterances):
-                if not batch.last[lane] and not np.array_equal(kept[lane], taken[lane]):
-                    self._breaks.setdefault(utterance, []).append(position)
+    def _broken(self, position: int, batch: Batch) -> list[int]:
+        """Return the lanes whose next chunk's state does not continue that of this chunk."""
+        field = self._layout.fields[position]
+        kept = bits(field.slide.kept(field.lanes_first(batch.states[position])))
+        taken = bits(field.slide.taken_over(field.lanes_first(batch.new_states[position])))
+        if not kept.size or (kept == taken).all():
+            return []
+        return [
+            lane
+            for lane, is_last in enumerate(batch.last)
+            if not is_last and not np.array_equal(kept[lane], taken[lane])
+        ]
 
     def _write_anchor(
         self, utterance: int, chunk: int, state: int, windows: np.ndarray, lane: int

@@ -72,9 +72,10 @@ def trace_shard(
             longest_first = (reader.frames(position) for position in order)
             for batch in stream_batches(encoder, contract, longest_first, lanes):
                 utterances = [order[position] for position in batch.utterances]
-                writer.write(utterances, batch)
+                measures = Measures(contract, batch)
+                writer.write(utterances, batch, measures.add_state)
                 rows = [first_rows[u] + c for u, c in zip(utterances, batch.chunks, strict=True)]
-                for row, values in zip(rows, measure(contract, batch), strict=True):
+                for row, values in zip(rows, measures.values, strict=True):
                     os.pwrite(measured.fileno(), values.tobytes(), row * values.nbytes)
                 finished += sum(batch.last)
                 progress.advance(len(rows), f" ({finished} of {len(counts)} utterances)")
@@ -110,34 +111,46 @@ def find_slides(
     return [slides.find(windows) for windows in zip(*(states or [zeros]), strict=True)]
 
 
-def measure(contract: Contract, batch: Batch) -> np.ndarray:
-    """Return each chunk's energy, and the ranges of its tensors.
+class Measures:
+    """Each chunk's energy, and the ranges of its tensors.
 
     The order of every sum is that of the tensor's elements, so the result depends neither on the
     number of lanes nor on their order.
 
-    Returns:
-        float64 of shape (lanes, 1 + 3 * tensors): the mean of x as natural logarithm of mel energy,
-        then min, max and rms of each input and of the encoder output.
+    Args:
+        contract: the model's contract.
+        batch: the chunks.
+
+    Attributes:
+        values: float64 of shape (lanes, 1 + 3 * tensors): the mean of x as natural logarithm of mel
+            energy, then min, max and rms of each input and of the encoder output. Those of the
+            states come with `add_state`.
     """
-    axes = [tensor.batch_axis for tensor in contract.inputs]
-    tensors = [batch.x, *batch.states, batch.encoder_out]
-    lanes = len(batch.chunks)
-    result = np.empty((lanes, 1 + len(RANGES) * len(tensors)))
-    energy = batch.x.reshape(lanes, -1).mean(axis=1, dtype=np.float64)
-    result[:, 0] = whisper.to_natural(energy) if contract.features == "whisper" else energy
-    for position, (array, axis) in enumerate(zip(tensors, [*axes, axes[0]], strict=True)):
-        before = 0 if axis is None else axis
+
+    def __init__(self, contract: Contract, batch: Batch):
+        lanes = len(batch.chunks)
+        self._axes = [state.tensor.batch_axis for state in contract.states]
+        self.values = np.empty((lanes, 1 + len(RANGES) * (2 + len(self._axes))))
+        energy = batch.x.reshape(lanes, -1).mean(axis=1, dtype=np.float64)
+        self.values[:, 0] = whisper.to_natural(energy) if contract.features == "whisper" else energy
+        self._add(0, batch.x, contract.x.batch_axis)
+        self._add(1 + len(self._axes), batch.encoder_out, contract.x.batch_axis)
+
+    def add_state(self, position: int, array: np.ndarray) -> None:
+        """Add what there is of a state, by its number from 0."""
+        self._add(1 + position, array, self._axes[position])
+
+    def _add(self, position: int, array: np.ndarray, axis: int | None) -> None:
+        lanes, before = len(self.values), 0 if axis is None else axis
         values = array.reshape(int(np.prod(array.shape[:before])), lanes, -1)
         if values.dtype != np.float32:
             values = values.astype(np.float64)
         squares = np.einsum("blv,blv->lb", values, values, dtype=values.dtype)
         total = np.ascontiguousarray(squares).sum(axis=1, dtype=np.float64)
         column = 1 + len(RANGES) * position
-        np.minimum.reduce(values, axis=(0, 2), out=result[:, column])
-        np.maximum.reduce(values, axis=(0, 2), out=result[:, column + 1])
-        result[:, column + 2] = np.sqrt(total / (array.size / lanes))
-    return result
+        np.minimum.reduce(values, axis=(0, 2), out=self.values[:, column])
+        np.maximum.reduce(values, axis=(0, 2), out=self.values[:, column + 1])
+        self.values[:, column + 2] = np.sqrt(total / (array.size / lanes))
 
 
 def _blocks(file: IO, rows: int, columns: int) -> Iterator[np.ndarray]:
