@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.places import ROOT
+from helpers.places import ROOT, small_disk
 from zipquant.jobs import endings
 from zipquant.jobs.endings import Ending
 
@@ -115,15 +115,11 @@ def test_failed_job_is_one_plain_error_and_says_whether_to_try_again(
     assert line.startswith(expected)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk, which only root may")
 def test_crash_on_a_full_disk_is_laid_to_the_disk(folder):
     results = folder / "results"
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k", "tmpfs", results], check=True)
-    try:
+    with small_disk(results, "512k"):
         (results / "logs").mkdir()
         code, log = run(folder, "crash")
-    finally:
-        subprocess.run(["umount", results], check=True)
     assert (
         code == Ending.FINAL and "error: results: the disk is full" in log and "SIGSEGV" not in log
     )
