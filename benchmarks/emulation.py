@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import psutil
+import processor
 import yaml
 from encoders import DEMO, EXPORTS, ROOT
 from record import record
@@ -92,17 +92,10 @@ def chunks_per_second(
     given = [np.roll(repeated, -lane, axis=0)[:length] for lane in range(lanes)]
     calls = stream_batches(encoder, contract, given, lanes)
     next(calls)
-    start, chunks = processor_seconds(), 0
+    start, chunks = processor.seconds(), 0
     for _ in range(CALLS[lanes]):
         chunks += len(next(calls).x)
-    return chunks / (processor_seconds() - start)
-
-
-def processor_seconds() -> float:
-    """Return what this process and those below it have used, such as the toolkit's."""
-    this = psutil.Process()
-    used = [process.cpu_times() for process in (this, *this.children(recursive=True))]
-    return sum(times.user + times.system for times in used)
+    return chunks / (processor.seconds() - start)
 
 
 def main() -> None:

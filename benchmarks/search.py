@@ -17,6 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import processor
 from encoders import EXPORTS, ROOT
 from planning import SETTINGS, shard
 from record import record
@@ -32,12 +33,6 @@ ENCODERS = {"20m": None, **EXPORTS}
 
 MINUTES = 7.0
 """Of audio: more than the search takes in."""
-
-
-def processor_seconds() -> float:
-    """Return what this process and its children have used so far."""
-    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(times.ru_utime + times.ru_stime for times in used)
 
 
 def build(model: Path, work: Path) -> dict[str, float]:
@@ -57,9 +52,9 @@ def build(model: Path, work: Path) -> dict[str, float]:
             target=float16_search.Target(**variant["mixed_precision"]),
             per_channel=True,
         )
-        begin = processor_seconds()
+        begin = processor.seconds()
         result = float16_search.search(graph_file, config_file, kept, request)
-        found["search_s"] = processor_seconds() - begin
+        found["search_s"] = processor.seconds() - begin
         if reason := result.get("unavailable"):
             raise SystemExit(f"{model}: {reason}")
         taken = result["steps"][result["chosen"]]
@@ -67,11 +62,11 @@ def build(model: Path, work: Path) -> dict[str, float]:
         found["tensors"] = len(result["tensors"])
         quantized_graph.set_float16(config_file, [*kept, *result["float16"]])
 
-    begin = processor_seconds()
+    begin = processor.seconds()
     rows = work / "set/dataset.txt"
     scheme = Scheme(SETTINGS["platform"], "w8a8")
     rknn_toolkit.build(work / "prepared.onnx", contract, rows, work / "built", scheme, enter)
-    found["toolkit_s"] = processor_seconds() - begin - found["search_s"]
+    found["toolkit_s"] = processor.seconds() - begin - found["search_s"]
     found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     return found
 

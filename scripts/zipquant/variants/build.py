@@ -51,7 +51,7 @@ class Source:
         recognizer: `tokens`, and for a transducer `decoder` and `joiner`, for a search with a
             target in words; empty without one.
         board_costs: what layers cost on the user's board, for the search; see `layer_costs.costs`.
-        curve: see `float16_search.Request`.
+        curve: see `float16_choices.Choices`.
     """
 
     model: str | Path

@@ -99,7 +99,7 @@ class Choices:
         steps: the order.
         yardstick: what measures a choice.
         target: what is to be reached.
-        least_measured: choices that are measured at least, for a curve.
+        curve: whether more choices are measured than the search needs, to show them as a curve.
 
     Attributes:
         measured: what was measured, by number of steps.
@@ -111,11 +111,11 @@ class Choices:
         steps: Sequence[Step],
         yardstick: Yardstick,
         target: Target,
-        least_measured: int = LEAST_MEASURED,
+        curve: bool = True,
     ):
         self._states = [start, *steps]
         self._yardstick, self._target = yardstick, target
-        self._least_measured = least_measured
+        self._curve = curve
         self.measured: dict[int, dict[str, Any]] = {}
 
     def float16(self, count: int) -> set[str]:
@@ -131,7 +131,8 @@ class Choices:
             else:
                 low = count
             count = self._next(low, high)
-        self._fill()
+        if self._curve:
+            self._fill()
         met = [count for count in self.measured if self._meets(count)]
         if met:
             return min(met)
@@ -210,7 +211,7 @@ class Choices:
 
     def _fill(self) -> None:
         """Measure more choices, where the curve has its widest gaps."""
-        while len(self.measured) < self._least_measured:
+        while len(self.measured) < LEAST_MEASURED:
             counts = sorted(self.measured)
             pairs = [(a, b) for a, b in itertools.pairwise(counts) if b - a > 1]
             if not pairs:

@@ -20,7 +20,7 @@ from zipquant.toolkit.quantized_graph import Graph, read_scales
 from zipquant.variants import sensitivity
 from zipquant.variants.board_time import LIKE, BoardTime, Price, price_of
 from zipquant.variants.emulation import Emulation, UnknownOperator
-from zipquant.variants.float16_choices import LEAST_MEASURED, Choices, Target, Yardstick, decibel
+from zipquant.variants.float16_choices import Choices, Target, Yardstick, decibel
 from zipquant.variants.float16_order import Order
 from zipquant.variants.grids import Grid, grids, rounded_first
 from zipquant.variants.search_audio import Audio, encode
@@ -52,7 +52,7 @@ class Request:
         per_channel: whether each channel of a weight has a scale of its own.
         recognize: makes texts of encoder outputs, for a target in words; else None.
         price: what layers cost on the board.
-        curve: whether more choices are measured than the search needs, to show them as a curve.
+        curve: see `float16_choices.Choices`.
     """
 
     model: str | Path
@@ -106,8 +106,7 @@ def search(
     order = Order(graph, emulation, roundings.grids, roundings.noise, time, fixed)
     start, steps = order.start(), order.find(request.target.most_time_added)
     yardstick = Yardstick(emulation, contract, audio, request.recognize)
-    least = LEAST_MEASURED if request.curve else 1
-    choices = Choices(start, steps, yardstick, request.target, least)
+    choices = Choices(start, steps, yardstick, request.target, request.curve)
     chosen = choices.find()
     float16 = choices.float16(chosen)
     measured = [
