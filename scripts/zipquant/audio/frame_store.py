@@ -13,11 +13,11 @@ from zipquant.jobs import files
 FORMAT = "v110"
 """HDF5's file format since 1.10, which has checksums of the file's own structures."""
 
-CHECKED = {"shuffle": True, "fletcher32": True, **hdf5plugin.Zstd(clevel=1)}
+CHECKED = {"fletcher32": True, **hdf5plugin.Bitshuffle(nelems=1 << 16, cname="lz4")}
 """Compression, and HDF5's Fletcher-32 checksum of every block, so that damage becomes an error.
 
-Bytes are shuffled before zstd, since float32 values that lie together share their upper bits. The
-lower ones are noise: level 3 takes 1.4 times as long and saves nothing."""
+Bits are shuffled before LZ4, since float32 values that lie together share their upper ones; the
+lower ones are noise. zstd saves another 1 % of the size, and takes a third more time to write."""
 
 BLOCK_FRAMES = 128
 """Frames of a block: a few blocks an utterance."""

@@ -1,6 +1,7 @@
 """How a state moves from chunk to chunk: most are windows that slide, found by bit equality."""
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,6 +40,19 @@ class Slide:
         """Return the window at the end of a window and the new parts that follow it."""
         return np.concatenate(parts, axis=self.axis)[self._cut(-self.length, None)]
 
+    def holds(self, before: np.ndarray, after: np.ndarray) -> bool:
+        """Return whether one window continues another bit for bit, or those of all lanes do.
+
+        Args:
+            before: the windows in their own order of axes, with or without an axis of lanes.
+            after: the windows that follow, of the same shape.
+        """
+        kept, taken = (a.reshape(-1, math.prod(a.shape[self.axis :])) for a in (before, after))
+        cut = kept.shape[1] // self.length * self.step
+        if cut == kept.shape[1]:
+            return True
+        return bool((opaque(kept[:, cut:]) == opaque(taken[:, : kept.shape[1] - cut])).all())
+
     def _cut(self, start: int | None, stop: int | None) -> tuple:
         return (..., slice(start, stop), *(slice(None),) * (-self.axis - 1))
 
@@ -49,6 +63,14 @@ def bits(array: np.ndarray) -> np.ndarray:
     Unlike the numbers': -0.0 equals 0.0, and NaN nothing.
     """
     return array.view(f"u{array.itemsize}")
+
+
+def opaque(array: np.ndarray) -> np.ndarray:
+    """Return a view in which all numbers along the last axis are one item of bytes.
+
+    Where that axis is short, numpy copies and compares such items several times as fast.
+    """
+    return array.view(f"V{array.shape[-1] * array.itemsize}")[..., 0]
 
 
 def find(windows: Sequence[np.ndarray]) -> Slide:

@@ -12,7 +12,7 @@ and of its own structures (since format 1.10), and because equal content makes e
 stores like zarr's put the time of day into the file, and have no checksum of their directory.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple
 from pathlib import Path
@@ -24,7 +24,8 @@ from zipquant.audio.frame_store import CHECKED, FORMAT, FrameReader, copy_blocks
 from zipquant.jobs import files
 from zipquant.model.contract import Contract, Tensor
 from zipquant.model.streaming import Batch
-from zipquant.traces.slides import Slide, bits
+from zipquant.traces.measures import Measures
+from zipquant.traces.slides import Slide, bits, opaque
 
 BLOCK_BYTES = 256 * 1024
 """Consecutive records of an utterance share a block of at most about this size: larger blocks cost
@@ -158,33 +159,40 @@ class TraceWriter:
         self,
         utterances: Sequence[int],
         batch: Batch,
-        visit: Callable[[int, np.ndarray], None] | None = None,
+        measures: Measures | None = None,
     ) -> None:
         """Store the chunks of a batch.
 
         Args:
             utterances: of each lane, the utterance's position in the file.
             batch: the chunks; those of one utterance have to come in order.
-            visit: is called with the number of each state, from 0, and its array, while that is
-                still in the processor's cache: the states of all lanes are larger than it is.
+            measures: is told what is new of each state, while that is still in the processor's
+                cache: the states of all lanes are larger than it is.
         """
         lanes = len(utterances)
         if lanes > len(self._records):
             self._records = np.zeros((lanes, self._layout.words), dtype="u4")
         records = self._records[:lanes]
         breaks: list[tuple[int, int]] = []
+        if measures:
+            measures.begin(utterances)
         for position, field in enumerate(self._layout.fields):
-            before = batch.states[position]
-            target = records[:, field.words].view(field.tensor.dtype).reshape(lanes, *field.shape)
-            target[:] = field.slide.fresh(field.lanes_first(before))
-            if visit is not None:
-                visit(position, before)
+            fresh = records[:, field.words].view(field.tensor.dtype).reshape(lanes, *field.shape)
+            if fresh.size:
+                source = field.slide.fresh(field.lanes_first(batch.states[position]))
+                opaque(fresh)[:] = opaque(source)
+            if measures:
+                measures.add(position, fresh)
             breaks += [(lane, position) for lane in self._broken(position, batch)]
         block = self._layout.block
         for lane, (utterance, chunk) in enumerate(zip(utterances, batch.chunks, strict=True)):
             for state in self._breaks.pop(utterance, ()):
-                self._write_anchor(utterance, chunk, state, batch.states[state], lane)
-                records[lane, self._layout.fields[state].words] = 0
+                field = self._layout.fields[state]
+                window = np.ascontiguousarray(field.lanes_first(batch.states[state])[lane])
+                if measures:
+                    measures.replace(lane, state, window)
+                self._write_anchor(self._index.rows[utterance] + chunk, state, window)
+                records[lane, field.words] = 0
             start = self._index.records[utterance] + chunk // block * block
             if block == 1:
                 self._spooled[start] = records[lane]
@@ -217,24 +225,21 @@ class TraceWriter:
     def _broken(self, position: int, batch: Batch) -> list[int]:
         """Return the lanes whose next chunk's state does not continue that of this chunk."""
         field = self._layout.fields[position]
-        kept = bits(field.slide.kept(field.lanes_first(batch.states[position])))
-        taken = bits(field.slide.taken_over(field.lanes_first(batch.new_states[position])))
-        if not kept.size or (kept == taken).all():
+        before, after = batch.states[position], batch.new_states[position]
+        if field.slide.holds(before, after):
             return []
+        kept = bits(field.slide.kept(field.lanes_first(before)))
+        taken = bits(field.slide.taken_over(field.lanes_first(after)))
         return [
             lane
             for lane, is_last in enumerate(batch.last)
             if not is_last and not np.array_equal(kept[lane], taken[lane])
         ]
 
-    def _write_anchor(
-        self, utterance: int, chunk: int, state: int, windows: np.ndarray, lane: int
-    ) -> None:
-        field = self._layout.fields[state]
-        window = np.ascontiguousarray(field.lanes_first(windows)[lane])
+    def _write_anchor(self, row: int, state: int, window: np.ndarray) -> None:
         place = len(self._spooled_words)
         _append(self._spooled_words, window.reshape(-1).view("u4"))
-        self._anchors.append((int(self._index.rows[utterance]) + chunk, state, place))
+        self._anchors.append((int(row), state, place))
 
 
 class TraceReader:

@@ -11,15 +11,12 @@ from typing import IO
 import numpy as np
 
 from zipquant.audio.frame_store import FrameReader
-from zipquant.board import whisper
 from zipquant.board.fbank import FRAMES_PER_SECOND
 from zipquant.jobs.progress import Progress
 from zipquant.model.contract import Contract
-from zipquant.model.streaming import Batch, Encoder, OnnxEncoder, stream, stream_batches
+from zipquant.model.streaming import Encoder, OnnxEncoder, stream, stream_batches
 from zipquant.traces import chunk_table, slides, store
-
-RANGES = ("min", "max", "rms")
-"""What the table says of each tensor of a chunk."""
+from zipquant.traces.measures import RANGES, Measures
 
 PROBED_CHUNKS = 4
 """So many chunks of the longest utterance show how the states slide; the store checks all."""
@@ -68,14 +65,14 @@ def trace_shard(
         found = find_slides(encoder, contract, [reader.frames(p) for p in order[:1]])
         progress = Progress("chunks", first_rows[-1])
         finished = 0
+        measures = Measures(contract, found)
         with store.create(trace, contract, found, reader) as writer:
             longest_first = (reader.frames(position) for position in order)
             for batch in stream_batches(encoder, contract, longest_first, lanes):
                 utterances = [order[position] for position in batch.utterances]
-                measures = Measures(contract, batch)
-                writer.write(utterances, batch, measures.add_state)
+                writer.write(utterances, batch, measures)
                 rows = [first_rows[u] + c for u, c in zip(utterances, batch.chunks, strict=True)]
-                for row, values in zip(rows, measures.values, strict=True):
+                for row, values in zip(rows, measures.values(batch), strict=True):
                     os.pwrite(measured.fileno(), values.tobytes(), row * values.nbytes)
                 finished += sum(batch.last)
                 progress.advance(len(rows), f" ({finished} of {len(counts)} utterances)")
@@ -109,48 +106,6 @@ def find_slides(
     states = [step.inputs[1:] for step in stream(encoder, contract, probes)]
     zeros = [state.tensor.zeros() for state in contract.states]
     return [slides.find(windows) for windows in zip(*(states or [zeros]), strict=True)]
-
-
-class Measures:
-    """Each chunk's energy, and the ranges of its tensors.
-
-    The order of every sum is that of the tensor's elements, so the result depends neither on the
-    number of lanes nor on their order.
-
-    Args:
-        contract: the model's contract.
-        batch: the chunks.
-
-    Attributes:
-        values: float64 of shape (lanes, 1 + 3 * tensors): the mean of x as natural logarithm of mel
-            energy, then min, max and rms of each input and of the encoder output. Those of the
-            states come with `add_state`.
-    """
-
-    def __init__(self, contract: Contract, batch: Batch):
-        lanes = len(batch.chunks)
-        self._axes = [state.tensor.batch_axis for state in contract.states]
-        self.values = np.empty((lanes, 1 + len(RANGES) * (2 + len(self._axes))))
-        energy = batch.x.reshape(lanes, -1).mean(axis=1, dtype=np.float64)
-        self.values[:, 0] = whisper.to_natural(energy) if contract.features == "whisper" else energy
-        self._add(0, batch.x, contract.x.batch_axis)
-        self._add(1 + len(self._axes), batch.encoder_out, contract.x.batch_axis)
-
-    def add_state(self, position: int, array: np.ndarray) -> None:
-        """Add what there is of a state, by its number from 0."""
-        self._add(1 + position, array, self._axes[position])
-
-    def _add(self, position: int, array: np.ndarray, axis: int | None) -> None:
-        lanes, before = len(self.values), 0 if axis is None else axis
-        values = array.reshape(int(np.prod(array.shape[:before])), lanes, -1)
-        if values.dtype != np.float32:
-            values = values.astype(np.float64)
-        squares = np.einsum("blv,blv->lb", values, values, dtype=values.dtype)
-        total = np.ascontiguousarray(squares).sum(axis=1, dtype=np.float64)
-        column = 1 + len(RANGES) * position
-        np.minimum.reduce(values, axis=(0, 2), out=self.values[:, column])
-        np.maximum.reduce(values, axis=(0, 2), out=self.values[:, column + 1])
-        self.values[:, column + 2] = np.sqrt(total / (array.size / lanes))
 
 
 def _blocks(file: IO, rows: int, columns: int) -> Iterator[np.ndarray]:
