@@ -10,7 +10,8 @@ takes is measured beside them:
 - `09`: one utterance at a time, every step kept in memory, 200 of them written at the end;
 - `ours`: two shards at a time, as `snakemake --cores 2` runs them, one thread each, packing and
   tables included;
-- `limit`: as `ours`, but nothing is kept: onnxruntime runs as many chunks of full lanes.
+- `limit`: as `ours`, but nothing is kept: onnxruntime runs as many chunks of full lanes, in each
+  process as many as its shard has, which is never quite half of them.
 
 The old loops are one process each with onnxruntime's default threads, as they were. All figures
 include loading the model; none includes starting Python. Speeds are medians over the rounds of the
@@ -168,7 +169,12 @@ def compare(
     figures: dict[str, float] = {}
     for size in sizes:
         pieces = speech(size, shape)
-        chunks = sum(shape.chunk_count(len(piece)) for piece in pieces)
+        shards: list[list[tuple[str, np.ndarray]]] = [[], []]
+        for position, frames in enumerate(pieces):
+            name = f"u{position}"
+            shards[manifest.shard_of(name, 2)].append((name, frames))
+        counts = [sum(shape.chunk_count(len(frames)) for _, frames in s) for s in shards]
+        chunks = sum(counts)
         seconds: dict[str, list[float]] = {"05": [], "09": [], "ours": [], "limit": []}
         peak: dict[str, float] = {}
         written: dict[str, int] = {}
@@ -178,14 +184,13 @@ def compare(
                 out.mkdir()
                 if engine == "ours":
                     shape.save(out / "model.json")
-                    for number in range(2):
+                    for number, utterances in enumerate(shards):
                         with FrameWriter(out / f"{number}.features.h5") as writer:
-                            for position, frames in enumerate(pieces):
-                                if manifest.shard_of(f"u{position}", 2) == number:
-                                    writer.add(f"u{position}", frames)
+                            for name, frames in utterances:
+                                writer.add(name, frames)
                     jobs = [partial(shard, model, n, out, lanes) for n in range(2)]
                 elif engine == "limit":
-                    jobs = [partial(limit, model, shape, chunks / 2, lanes)] * 2
+                    jobs = [partial(limit, model, shape, count, lanes) for count in counts]
                 else:
                     loop = script_05 if engine == "05" else script_09
                     jobs = [partial(loop, model, shape, pieces, out)]

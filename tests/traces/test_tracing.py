@@ -17,6 +17,7 @@ from zipquant.errors import UserError
 from zipquant.model import contract, streaming
 from zipquant.traces import chunk_table, slides, tracing
 from zipquant.traces import store as trace_store
+from zipquant.traces.measures import Measures
 
 
 def window_of(tape: np.ndarray, start: int, length: int, axis: int) -> np.ndarray:
@@ -107,21 +108,61 @@ def test_states_that_change_their_ways_come_back_bit_equal(tmp_path, lanes):
     assert [slide.step for slide in found] == [4, 0, 0, 4, 0, 1]
     path = tmp_path / "t.h5"
     store(tmp_path / "f.h5", audio)
+    measures = Measures(encoder.contract, found)
+    measured = {}
     with (
         FrameReader(tmp_path / "f.h5") as reader,
         trace_store.create(path, encoder.contract, found, reader) as writer,
     ):
         for batch in streaming.stream_batches(encoder, encoder.contract, audio, lanes):
-            writer.write(batch.utterances, batch)
+            writer.write(batch.utterances, batch, measures)
+            chunks = zip(batch.utterances, batch.chunks, strict=True)
+            measured.update(zip(chunks, measures.values(batch), strict=True))
     row = 0
     with trace_store.TraceReader(path, encoder.contract) as reader:
-        for frames in audio:
+        for utterance, frames in enumerate(audio):
             for step in streaming.stream(encoder, encoder.contract, [frames]):
                 for got, wanted in zip(reader.row(row), step.inputs, strict=True):
                     np.testing.assert_array_equal(slides.bits(got), slides.bits(wanted))
                     assert (got.dtype, got.shape) == (wanted.dtype, wanted.shape)
+                energy, *ranges = measured[utterance, step.chunk]
+                assert energy == pytest.approx(step.inputs[0].mean(), rel=1e-6)
+                tensors = [array.astype("f8") for array in (*step.inputs, step.encoder_out)]
+                wanted = [(a.min(), a.max(), np.sqrt((a**2).mean())) for a in tensors]
+                np.testing.assert_allclose(np.reshape(ranges, (-1, 3)), wanted, rtol=1e-6)
                 row += 1
     assert row > 50
+
+
+@pytest.mark.parametrize(
+    ("shape", "axis", "step"),
+    [((2, 8, 1, 40), -3, 2), ((3, 1, 8, 9), -1, 6), ((5, 1, 400), -1, 400), ((7, 30), -1, 16)],
+)
+def test_ranges_are_those_of_the_whole_window(shape, axis, step):
+    """Those of NaN too, as long as it is in the window."""
+    tensor = contract.Tensor("s", shape, "float32", None)
+    x = contract.Tensor("x", (1, 4, 2), "float32", 0)
+    about = contract.Contract("", x, (contract.State(tensor, "n"),), "out", 3, {})
+    slide = slides.Slide(axis, shape[axis], step)
+    measures = Measures(about, [slide])
+    random = np.random.default_rng(0)
+    windows = {utterance: tensor.zeros() for utterance in range(3)}
+    seen = 0
+    for chunk in range(12):
+        lanes = [n for n in (2, 0, 1) if chunk < 6 + 3 * n]
+        fresh = {n: random.normal(size=slide.fresh(windows[n]).shape).astype("f4") for n in lanes}
+        if chunk == 2:
+            fresh[0].flat[0] = np.nan
+        measures.begin(lanes)
+        measures.add(0, np.stack([fresh[n] for n in lanes]))
+        frames = np.zeros((len(lanes), 4, 2), "f4")
+        batch = streaming.Batch(lanes, [], [], frames, [], frames, [])
+        for n, values in zip(lanes, measures.values(batch), strict=True):
+            window = windows[n] = slide.joined([windows[n], fresh[n]])
+            wanted = (window.min(), window.max(), np.sqrt(np.mean(window.astype("f8") ** 2)))
+            np.testing.assert_allclose(values[4:7], wanted, rtol=1e-6)
+            seen += np.isnan(values[4])
+    assert 0 < seen < 6
 
 
 @pytest.mark.parametrize("name", ["demo", "zipformer2", "fixed batch"])
