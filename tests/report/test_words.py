@@ -6,6 +6,7 @@ import pytest
 
 from zipquant.evaluation.verdict import Evidence, Judgement, Limits, Loss, Status
 from zipquant.report import layers, words
+from zipquant.toolkit import layer_costs
 
 LIMITS = Limits(most_points_lost=1.0, most_text_changed=3.0, least_sqnr=15)
 
@@ -96,6 +97,51 @@ def test_verdict_says_what_to_deploy_what_it_loses_and_against_what_it_is_smalle
     assert tiles["size of the .rknn"] == ("20.0 MB", "2.0 times smaller than the .rknn of fp16")
     # What a tile says is not said again.
     assert not any(figure in text for figure, _ in tiles.values())
+
+
+@pytest.mark.parametrize(
+    ("changes", "hint"),
+    [
+        ({}, True),
+        ({"price": [12, 18]}, False),
+        ({"same": 190}, False),
+        ({"status": Status.DOUBTFUL}, False),
+        ({"refusals": ["x is int8"]}, False),
+        ({"int8_macs_share": 0.0}, False),
+        ({"measured": [12.0, 12.1]}, True),
+        ({"measured": [12.0, 14.0]}, False),
+        # A measurement is not compared with an estimate.
+        ({"measured": [None, 12.0]}, False),
+    ],
+)
+def test_next_steps_name_a_float16_variant_that_costs_nothing_and_changes_less(changes, hint):
+    int8, float16 = variant("w8a8", 20e6), variant("float16", 40e6)
+    int8["build"]["int8_macs_share"] = changes.get("int8_macs_share", 0.8)
+    float16["build"]["refusals"] = changes.get("refusals", [])
+    networks = {
+        "int8": {"price": [11, 15]},
+        "fp16": {"price": changes.get("price", [11.2, 15.2])},
+    }
+    for network, ms in zip(networks.values(), changes.get("measured", []), strict=False):
+        network["measured"] = ms and {
+            "median_ms": ms, "p95_ms": ms, "first_ms": ms, "last_ms": ms,
+        }  # fmt: skip
+    known = {"label": layer_costs.ESTIMATED, "networks": networks}
+    models = {**MODELS, "fp16": rates(8.0, 0.0)}
+    models["fp16"]["same"] = {"same": changes.get("same", 199), "utterances": 200}
+    judgements = {"int8": judgement(), "fp16": judgement(changes.get("status", Status.FIT))}
+    found = words.verdict(
+        report_of({"int8": int8, "fp16": float16}, judgements, models, layers=known)
+    )
+    first = str(found["next"][0])
+    assert ("fp16 gives float's text in 199 of 200 utterances, int8 in 190" in first) == hint
+    if hint and not changes:
+        assert (
+            "time for a chunk is +1.5 % (estimated from public RK3588 figures, not measured)"
+            in first
+        )
+        assert "20.0 MB larger" in first
+        assert "variants: {int8: null}" in first
 
 
 def test_verdict_tells_a_difference_that_chance_may_make():

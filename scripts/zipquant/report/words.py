@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from zipquant.evaluation import measures
+from zipquant.evaluation.choice import EQUAL_TIME, TIMED
 from zipquant.evaluation.verdict import (
     KEYWORDS,
     METRICS,
@@ -20,6 +21,7 @@ from zipquant.model.counters import LARGEST
 from zipquant.phrases import Phrase, listed, say, time_between
 from zipquant.recognition.error_rates import FLOAT
 from zipquant.toolkit.layer_costs import Range
+from zipquant.toolkit.platforms import FLOAT16
 
 LABELS = {"rknn": say("label.rknn")}
 """What the reserved names of models stand for."""
@@ -129,7 +131,7 @@ def headline(case: Case, compared: Phrase) -> Phrase:
         ],
         "semicolon",
     )
-    instead = case.variant["build"]["dtype"] == "float16" and given_up
+    instead = case.variant["build"]["dtype"] == FLOAT16 and given_up
     if judgement.status == Status.FIT:
         if instead:
             return say("headline.instead", name=name, given_up=given_up)
@@ -153,10 +155,53 @@ def next_steps(case: Case) -> list[Phrase]:
     if judgement.status == Status.UNKNOWN:
         (why,) = judgement.why
         return [say(f"next.{why.replace(' ', '-')}"), *copy]
+    instead = _float16_instead(case)
     if judgement.status == Status.FIT:
-        return copy
+        return [*instead, *copy]
     more = [say("next.more", needed=judgement.needed)] if judgement.needed else []
-    return [*more, *copy]
+    return [*instead, *more, *copy]
+
+
+def _float16_instead(case: Case) -> list[Phrase]:
+    """Return that a float16 variant changes less text in about the same time, where it is so."""
+    int8, time, same = (f(case, case.name) for f in (_build, _chunk_ms, _same_texts))
+    if not time or same is None or (int8.get("int8_macs_share") or 0.0) < NO_INT8:
+        return []
+    for name, judged in _judgements(case).items():
+        float16, other, more = (f(case, name) for f in (_build, _chunk_ms, _same_texts))
+        refused = len(float16["refusals"]) > len(int8["refusals"])
+        if float16["dtype"] != FLOAT16 or refused or more is None or more <= same:
+            continue
+        if not other or other[1] != time[1]:  # what was measured is not compared with an estimate
+            continue
+        longer = other[0] / time[0] - 1
+        if judged.status in (Status.FIT, Status.NOT_SHOWN) and longer <= EQUAL_TIME:
+            megabytes = (float16["bytes"] - int8["bytes"]) / 1e6
+            cost = {"percent": 100 * longer, "how": time[1], "megabytes": megabytes}
+            texts = {"more": more, "same": same, "all": case.report["recognition"]["utterances"]}
+            return [say("next.float16", name=name, int8=case.name, **cost, **texts)]
+    return []
+
+
+def _build(case: Case, name: str) -> Mapping[str, Any]:
+    return case.report["variants"][name]["build"]
+
+
+def _same_texts(case: Case, name: str) -> int | None:
+    """Return in how many utterances a variant gives the float model's text."""
+    scores = case.report["recognition"] or {"models": {}}
+    return scores["models"].get(name, {}).get("same", {}).get("same")
+
+
+def _chunk_ms(case: Case, name: str) -> tuple[float, Phrase] | None:
+    """Return how long a chunk takes with a variant, and how that is known."""
+    layers = case.report["layers"]
+    network = layers["networks"].get(name, {})
+    if measured := network.get("measured"):
+        return measured["median_ms"], say("timed.measured")
+    if not network.get("price"):
+        return None
+    return sum(network["price"]) / 2, say(f"timed.{TIMED[layers['label']]}")
 
 
 def cause(case: Case) -> Phrase:
