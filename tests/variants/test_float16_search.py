@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import random
 
 import numpy as np
@@ -16,7 +17,7 @@ from zipquant.audio import features
 from zipquant.audio.frame_store import FrameWriter
 from zipquant.model import noise
 from zipquant.model.streaming import OnnxEncoder, stream
-from zipquant.toolkit import quantized_graph
+from zipquant.toolkit import layer_costs, quantized_graph
 from zipquant.variants import (
     board_time,
     emulation,
@@ -238,7 +239,8 @@ def test_no_choice_of_a_few_layers_beats_the_cut(built):
     choices = float16_cut.Cuts(time, found.grids, found.noise, borders).find()
     assert len(choices) > 2 and choices[-1].noise == 0
     for one, other in itertools.pairwise(choices):
-        assert one.noise > other.noise and one.ms <= other.ms and one.layers <= other.layers
+        assert one.noise > other.noise and one.layers <= other.layers
+        assert one.ms <= other.ms + 1e-9
     # What all choices have is left out of their times.
     rest = time.ms(borders | time.outputs(choices[0].layers)) - choices[0].ms
     for one in choices:
@@ -257,8 +259,10 @@ def test_no_choice_of_a_few_layers_beats_the_cut(built):
             assert ms + price * sum(found.noise[i] for i in left) >= least - 1e-6
 
 
-def test_time_is_kept_and_a_missed_target_is_told(built):
+def test_time_is_kept_and_a_missed_target_is_told(built, monkeypatch):
     folder, model, shape, _ = built
+    # As if the channels of so small an encoder filled their groups of bytes; float16 is free else.
+    monkeypatch.setattr(layer_costs, "laid_out", lambda shape, width: width * math.prod(shape))
     found = search(folder, model, shape, {"target_sqnr": 90, "most_time_added": 0.02}, price=SLOW)
     assert not found["met"] and found["times"] == board_time.OWN
     assert all(step["time_added"] <= 0.02 for step in found["steps"])

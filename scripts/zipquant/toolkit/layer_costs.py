@@ -7,7 +7,8 @@ the range of what they give. It compares layers and variants; a measurement repl
 """
 
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -149,6 +150,22 @@ def load(layer: Layer) -> Load:
     if layer.type == "exDataConvert":
         return Load(conversions=1, moved=moved)
     return Load(npu_layers=1, moved=moved)
+
+
+def laid_out(shape: Sequence[int], width: int) -> int:
+    """Return how many bytes of a tensor a layer reads, padding included.
+
+    The NPU keeps the channels of a pixel in groups of 16 bytes, and pixels in fours, as the tables
+    show that the compiler prints.
+
+    Args:
+        shape: (batch, channels, height, width); another is taken without padding.
+        width: bytes of a number.
+    """
+    if len(shape) != 4:
+        return width * math.prod(shape)
+    batch, channels, *pixels = shape
+    return batch * (-(-channels * width // 16) * 16) * (-(-math.prod(pixels) // 4) * 4)
 
 
 def time(load: Load, costs: Costs) -> Range:

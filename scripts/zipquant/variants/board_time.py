@@ -82,6 +82,11 @@ class BoardTime:
         self._tensors = [name for name in graph.producers if self._is_kept(name)]
         self._readers = {name: self._readers_of(name) for name in self._tensors}
         self._sizes = {n: math.prod(graph.shapes.get(n, ())) for n in self._tensors}
+        # Bytes that a reader reads, by the bytes of a number.
+        self._reads = {
+            n: {width: layer_costs.laid_out(graph.shapes.get(n, ()), width) for width in (1, 2)}
+            for n in self._tensors
+        }
         self._weights = {name: self._weights_of(node) for name, node in self._nodes.items()}
         self._beside = {name: self._tensors_beside(node) for name, node in self._nodes.items()}
 
@@ -137,7 +142,10 @@ class BoardTime:
         if self._nodes[layer].op_type in (CONVERT, SYMMETRIC):
             return 0.0
         kept = [name for name in self._beside[layer] if name not in self._joined]
-        more = self._weights[layer] + sum(self._sizes[name] for name in kept)
+        made = self._nodes[layer].output
+        reads = [self._reads[name] for name in kept if name not in made]
+        more = self._weights[layer] + sum(self._sizes[name] for name in kept if name in made)
+        more += sum(read[2] - read[1] for read in reads)
         return layer_costs.mean_ms(Load(moved=more), self.price.costs)
 
     def ties(self) -> list[Tie]:
@@ -148,9 +156,9 @@ class BoardTime:
             readers = tuple(node.output[0] for node in self._readers[name])
             if self._graph.is_input(maker) or not readers:
                 continue
-            extra = Load(conversions=1, moved=3 * self._sizes[name])
+            extra = Load(conversions=1, moved=self._changed(name))
             if name in self._joined:  # and is then a layer of its own
-                extra = extra.plus(Load(npu_layers=1, moved=3 * self._sizes[name]))
+                extra = extra.plus(Load(npu_layers=1, moved=self._passed_on(name)))
             ms = layer_costs.mean_ms(extra, self.price.costs)
             found.append(Tie(name, maker.output[0], readers, ms))
         return found
@@ -209,10 +217,28 @@ class BoardTime:
         kept_narrow = any(narrow) if is_input else self._is_int8(maker, float16)
         if name in self._joined and narrow == [kept_narrow]:
             return Load(npu_layers=-1)  # one layer makes and reads it
-        moved = (1 if kept_narrow else 2) + sum(1 if entry else 2 for entry in narrow)
+        reads = self._reads[name]
+        moved = (1 if kept_narrow else 2) * size + sum(reads[1 if n else 2] for n in narrow)
         if all(entry == kept_narrow for entry in narrow):
-            return Load(moved=moved * size)
-        return Load(conversions=1, moved=(moved + 3) * size)
+            return Load(moved=moved)
+        if name in self._joined:
+            moved = self._passed_on(name)
+        return Load(conversions=1, moved=moved + self._changed(name))
+
+    def _changed(self, name: str) -> float:
+        """Bytes that a change of type moves, the mean of both directions, so that ties add up.
+
+        The layer reads a tensor and writes it in the other type. What is float16 of it is read in
+        groups of 16 numbers, as int8 is, by the layer or by those behind it.
+        """
+        reads = self._reads[name]
+        into_int8 = 2 * reads[1] + self._sizes[name]
+        into_float16 = reads[1] + 2 * self._sizes[name] + 2 * reads[1] - reads[2]
+        return (into_int8 + into_float16) / 2
+
+    def _passed_on(self, name: str) -> float:
+        """Bytes of a tensor that is written in one type and read once in the other, likewise."""
+        return 1.5 * self._sizes[name] + sum(self._reads[name].values()) / 2
 
     def _is_int8(self, node: onnx.NodeProto, float16: Collection[str]) -> bool:
         return self._emulation.is_int8(node, float16)
