@@ -39,9 +39,6 @@ EQUAL_DB = 0.5
 EQUAL_SIZE = 0.01
 """Files whose sizes differ by no more than this part count as equally large."""
 
-EQUAL_TIME = 0.02
-"""Variants whose times for a chunk differ by no more than this part count as equally fast."""
-
 
 MEASURED = "measured"
 TIMED = {layer_costs.ESTIMATED: "estimated", layer_costs.OWN: "own"}
@@ -387,7 +384,7 @@ def decide(
             slowness = -round(entry.int8_macs or 0.0, 2)
         else:
             slowness = _slowness(entry)
-            slowness = 0 if slowness <= fastest * (1 + EQUAL_TIME) else slowness
+            slowness = 0 if slowness <= fastest * (1 + layer_costs.EQUAL_TIME) else slowness
         costs = (slowness, size) if rule.prefer == "speed" else (size, slowness)
         return last, False, costs, entry.inaccuracy[1]
 

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from zipquant.evaluation import measures
-from zipquant.evaluation.choice import EQUAL_TIME, TIMED
 from zipquant.evaluation.verdict import (
     KEYWORDS,
     METRICS,
@@ -20,7 +19,8 @@ from zipquant.evaluation.verdict import (
 from zipquant.model.counters import LARGEST
 from zipquant.phrases import Phrase, listed, say, time_between
 from zipquant.recognition.error_rates import FLOAT
-from zipquant.toolkit.layer_costs import Range
+from zipquant.report.layers import LABELS as TIMED
+from zipquant.toolkit.layer_costs import EQUAL_TIME, Range
 from zipquant.toolkit.platforms import FLOAT16
 
 LABELS = {"rknn": say("label.rknn")}
@@ -201,7 +201,7 @@ def _chunk_ms(case: Case, name: str) -> tuple[float, Phrase] | None:
         return measured["median_ms"], say("timed.measured")
     if not network.get("price"):
         return None
-    return sum(network["price"]) / 2, say(f"timed.{TIMED[layers['label']]}")
+    return sum(network["price"]) / 2, say(TIMED[layers["label"]])
 
 
 def cause(case: Case) -> Phrase:

@@ -21,6 +21,9 @@ ESTIMATED = "estimated from public RK3588 figures, not measured"
 OWN = "estimated with your evaluation.board_costs, not measured"
 """What is said wherever a price is shown, by where its costs are from."""
 
+EQUAL_TIME = 0.02
+"""Networks whose times for a call differ by no more than this part count as equally fast."""
+
 
 class Range(NamedTuple):
     """A time in ms that is known to lie between two ends."""
