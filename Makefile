@@ -63,7 +63,7 @@ lint: $(VENV)/tests
 docs: $(VENV)/installed
 	$(BIN)/python docs/make_configuration.py
 
-bench: $(VENV)/installed
+bench: $(VENV)/installed toolkit
 	$(BIN)/python benchmarks/traces.py
 	$(BIN)/python benchmarks/scale.py
 	$(BIN)/python benchmarks/sampling.py
@@ -71,7 +71,7 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/recognition.py --record \
 	    $(if $(DIGITS),--digits $(DIGITS),--audio demo/audio/evaluation.tsv)
 
-faults: $(VENV)/installed
+faults: $(VENV)/tests toolkit
 	$(BIN)/python benchmarks/faults
 endif
 
