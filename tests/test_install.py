@@ -1,14 +1,19 @@
 """The Makefile's environment and the container file: what is asked for, and with which files."""
 
+import ast
 import re
 import shutil
 import subprocess
 import sys
+from importlib import metadata
 
 import pytest
 
 from helpers.places import DEMO_MODEL, ROOT
 from zipquant.toolkit import versions
+
+DISTRIBUTIONS = metadata.packages_distributions()
+"""By module, what is installed to have it."""
 
 
 def make(folder, *arguments) -> subprocess.CompletedProcess:
@@ -81,3 +86,32 @@ def test_each_step_of_the_container_file_has_the_files_that_it_needs(tmp_path):
 def test_container_holds_every_version_of_the_toolkit():
     (loop,) = re.findall(r"for version in ([\d. ]+);", (ROOT / "Dockerfile").read_text())
     assert tuple(loop.split()) == versions.VERSIONS
+
+
+def third_party(folder) -> set[str]:
+    """The distributions that a file, or the files of a folder, import."""
+    files = folder.rglob("*.py") if folder.is_dir() else [folder]
+    found = set()
+    for node in (node for path in files for node in ast.walk(ast.parse(path.read_text()))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name.partition(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            found.add(node.module.partition(".")[0])
+    names = [name for module in found for name in DISTRIBUTIONS.get(module, [])]
+    return {name.lower().replace("_", "-") for name in names}
+
+
+@pytest.mark.parametrize("goal", ["bench", "coefficients", "docs", "faults"])
+def test_targets_install_what_they_run(tmp_path, goal):
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    shutil.copytree(ROOT / "envs", tmp_path / "envs")
+    command = ["make", "--dry-run", goal, f"PYTHON={sys.executable}"]
+    printed = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
+    lists = {word for word in printed.split() if word.endswith(".txt") and "requirements" in word}
+    pinned = "".join((tmp_path / name).read_text() for name in lists).lower().replace("_", "-")
+    scripts = [ROOT / word for word in printed.split() if (ROOT / word).is_relative_to(ROOT)]
+    scripts = [path for path in scripts if path.suffix == ".py" or path.name == "faults"]
+    scripts = [path for path in scripts if path.exists()]
+    assert scripts
+    for needed in set().union(*map(third_party, scripts)):
+        assert f"{needed}==" in pinned, f"make {goal} does not install {needed}"
