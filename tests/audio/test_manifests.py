@@ -293,7 +293,7 @@ def test_one_recording_is_a_source(folder):
         # Without the time of day, which would give each process that collects tests another name.
         (
             "m.jsonl.gz",
-            gzip.compress(b"{}" * 9, mtime=0)[:-9],
+            gzip.compress(b'{"a": 1}', mtime=0)[:-9],
             "is no gzip file, or not a whole one",
         ),
         ("m.jsonl.gz", b"\x1f\x8b123", "is no gzip file, or not a whole one"),

@@ -1,6 +1,8 @@
 """Calibrating, building and running a model, as the workflow does."""
 
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -103,3 +105,8 @@ def _errors(folder: Path, model: Path, shape: contract.Contract, record: dict) -
     table = pd.DataFrame(rows, columns=encoder_error.SCHEMA.names)
     figures = measures.summarize(table, ["mode", "output"])
     return figures[figures["mode"] == measures.FREE_RUNNING].set_index("output")
+
+
+def unpadded(shape: Sequence[int], width: int) -> int:
+    """Stand in for `layer_costs.laid_out` as if all channels filled their groups of bytes."""
+    return width * math.prod(shape)

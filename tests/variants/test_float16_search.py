@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import math
 import random
 
 import numpy as np
@@ -11,7 +10,7 @@ import torch
 from scipy.stats import spearmanr
 
 from helpers.audio import make_audio
-from helpers.builds import build, calibrate, errors
+from helpers.builds import build, calibrate, errors, unpadded
 from helpers.models import zipformer2_like_encoder
 from zipquant.audio import features
 from zipquant.audio.frame_store import FrameWriter
@@ -262,7 +261,7 @@ def test_no_choice_of_a_few_layers_beats_the_cut(built):
 def test_time_is_kept_and_a_missed_target_is_told(built, monkeypatch):
     folder, model, shape, _ = built
     # As if the channels of so small an encoder filled their groups of bytes; float16 is free else.
-    monkeypatch.setattr(layer_costs, "laid_out", lambda shape, width: width * math.prod(shape))
+    monkeypatch.setattr(layer_costs, "laid_out", unpadded)
     found = search(folder, model, shape, {"target_sqnr": 90, "most_time_added": 0.02}, price=SLOW)
     assert not found["met"] and found["times"] == board_time.OWN
     assert all(step["time_added"] <= 0.02 for step in found["steps"])

@@ -164,44 +164,39 @@ def next_steps(case: Case) -> list[Phrase]:
 
 def _float16_instead(case: Case) -> list[Phrase]:
     """Return that a float16 variant changes less text in about the same time, where it is so."""
-    int8, time, same = (f(case, case.name) for f in (_build, _chunk_ms, _same_texts))
+    int8, time, same = case.variant["build"], _chunk_ms(case), _same_texts(case)
     if not time or same is None or (int8.get("int8_macs_share") or 0.0) < NO_INT8:
         return []
-    for name, judged in _judgements(case).items():
-        float16, other, more = (f(case, name) for f in (_build, _chunk_ms, _same_texts))
+    for other in (Case(case.report, name) for name in _judgements(case)):
+        float16, longer, more = other.variant["build"], _chunk_ms(other), _same_texts(other)
         refused = len(float16["refusals"]) > len(int8["refusals"])
         if float16["dtype"] != FLOAT16 or refused or more is None or more <= same:
             continue
-        if not other or other[1] != time[1]:  # what was measured is not compared with an estimate
+        # What was measured is not compared with an estimate.
+        if not longer or longer[1] != time[1] or longer[0] > time[0] * (1 + EQUAL_TIME):
             continue
-        longer = other[0] / time[0] - 1
-        if judged.status in (Status.FIT, Status.NOT_SHOWN) and longer <= EQUAL_TIME:
+        if other.judgement.status in (Status.FIT, Status.NOT_SHOWN):
             megabytes = (float16["bytes"] - int8["bytes"]) / 1e6
-            cost = {"percent": 100 * longer, "how": time[1], "megabytes": megabytes}
+            percent = 100 * (longer[0] / time[0] - 1)
+            cost = {"percent": percent, "how": time[1], "megabytes": megabytes}
             texts = {"more": more, "same": same, "all": case.report["recognition"]["utterances"]}
-            return [say("next.float16", name=name, int8=case.name, **cost, **texts)]
+            return [say("next.float16", name=other.name, int8=case.name, **cost, **texts)]
     return []
 
 
-def _build(case: Case, name: str) -> Mapping[str, Any]:
-    return case.report["variants"][name]["build"]
-
-
-def _same_texts(case: Case, name: str) -> int | None:
+def _same_texts(case: Case) -> int | None:
     """Return in how many utterances a variant gives the float model's text."""
     scores = case.report["recognition"] or {"models": {}}
-    return scores["models"].get(name, {}).get("same", {}).get("same")
+    return scores["models"].get(case.name, {}).get("same", {}).get("same")
 
 
-def _chunk_ms(case: Case, name: str) -> tuple[float, Phrase] | None:
+def _chunk_ms(case: Case) -> tuple[float, Phrase] | None:
     """Return how long a chunk takes with a variant, and how that is known."""
-    layers = case.report["layers"]
-    network = layers["networks"].get(name, {})
-    if measured := network.get("measured"):
+    if measured := _on_board(case):
         return measured["median_ms"], say("timed.measured")
-    if not network.get("price"):
-        return None
-    return sum(network["price"]) / 2, say(TIMED[layers["label"]])
+    layers = case.report["layers"]
+    price = layers["networks"].get(case.name, {}).get("price")
+    return (sum(price) / 2, say(TIMED[layers["label"]])) if price else None
 
 
 def cause(case: Case) -> Phrase:
